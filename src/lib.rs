@@ -1,0 +1,9 @@
+//! ringkeeper: a ZooKeeper-compatible coordination server for write-heavy workloads.
+//!
+//! The modules in the order of the map: each may use what stands above it, never what stands below.
+
+pub mod types;
+
+pub mod jute;
+pub mod proto;
+pub mod tree;

@@ -1,0 +1,464 @@
+//! What a client can ask: operation codes, and the bodies of writes and reads.
+//!
+//! A write is decoded into owned data ([`WriteOp`]) where it arrives, because it travels: to the
+//! shard, or the server, that orders writes. Its payload stays a slice of the received frame. A read
+//! is answered on the spot and borrows from the frame ([`ReadOp`]).
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::ErrorCode;
+use super::client::AclList;
+use crate::jute::{DecodeError, Reader, Write};
+use crate::types::Zxid;
+
+/// `ZooDefs.OpCode`, those that a client may send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i32)]
+#[allow(missing_docs)] // The names are ZooKeeper's.
+pub enum OpCode {
+    Create = 1,
+    Delete = 2,
+    Exists = 3,
+    GetData = 4,
+    SetData = 5,
+    GetAcl = 6,
+    SetAcl = 7,
+    GetChildren = 8,
+    Sync = 9,
+    Ping = 11,
+    GetChildren2 = 12,
+    Check = 13,
+    Multi = 14,
+    Create2 = 15,
+    Reconfig = 16,
+    CreateContainer = 19,
+    CreateTtl = 21,
+    MultiRead = 22,
+    CloseSession = -11,
+    Auth = 100,
+    SetWatches = 101,
+    Sasl = 102,
+}
+
+impl OpCode {
+    /// The operation of that number, if this server knows it. What is not here is answered
+    /// `Unimplemented` and the connection closed, as Apache does with an unknown number.
+    pub fn from_wire(code: i32) -> Option<OpCode> {
+        use OpCode::*;
+        const KNOWN: [OpCode; 22] = [
+            Create,
+            Delete,
+            Exists,
+            GetData,
+            SetData,
+            GetAcl,
+            SetAcl,
+            GetChildren,
+            Sync,
+            Ping,
+            GetChildren2,
+            Check,
+            Multi,
+            Create2,
+            Reconfig,
+            CreateContainer,
+            CreateTtl,
+            MultiRead,
+            CloseSession,
+            Auth,
+            SetWatches,
+            Sasl,
+        ];
+        KNOWN.into_iter().find(|op| *op as i32 == code)
+    }
+
+    /// Whether the operation takes a place in the order of writes.
+    pub fn is_write(self) -> bool {
+        use OpCode::*;
+        matches!(
+            self,
+            Create
+                | Delete
+                | SetData
+                | SetAcl
+                | Multi
+                | Create2
+                | Reconfig
+                | CreateContainer
+                | CreateTtl
+                | CloseSession
+        )
+    }
+}
+
+/// The flags of a create (`CreateMode`): an enumeration on the wire, not a bit mask.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // The names are ZooKeeper's.
+pub enum CreateMode {
+    Persistent,
+    Ephemeral,
+    PersistentSequential,
+    EphemeralSequential,
+    Container,
+    PersistentWithTtl,
+    PersistentSequentialWithTtl,
+}
+
+impl CreateMode {
+    /// The mode of that flag value, `None` for any other number.
+    pub fn from_wire(flags: i32) -> Option<CreateMode> {
+        use CreateMode::*;
+        Some(match flags {
+            0 => Persistent,
+            1 => Ephemeral,
+            2 => PersistentSequential,
+            3 => EphemeralSequential,
+            4 => Container,
+            5 => PersistentWithTtl,
+            6 => PersistentSequentialWithTtl,
+            _ => return None,
+        })
+    }
+
+    /// Whether the server appends the parent's creation count to the name.
+    pub fn is_sequential(self) -> bool {
+        matches!(self, Self::PersistentSequential | Self::EphemeralSequential | Self::PersistentSequentialWithTtl)
+    }
+
+    /// Whether the znode goes with its session.
+    pub fn is_ephemeral(self) -> bool {
+        matches!(self, Self::Ephemeral | Self::EphemeralSequential)
+    }
+
+    /// Whether the znode has a time to live.
+    pub fn is_ttl(self) -> bool {
+        matches!(self, Self::PersistentWithTtl | Self::PersistentSequentialWithTtl)
+    }
+}
+
+/// A write as the client asked for it, not yet validated against the tree.
+#[derive(Clone, PartialEq, Debug)]
+pub enum WriteOp {
+    /// Opcodes 1, 15, 19 and 21. Null ACLs and unknown flags are the validator's to refuse.
+    Create {
+        /// Which of the four; decides the stored kind and the shape of the reply.
+        op: OpCode,
+        /// Path asked for, before a sequence number is appended.
+        path: Arc<str>,
+        /// Null and empty are different.
+        data: Option<Bytes>,
+        /// `None` is a null vector.
+        acl: Option<AclList>,
+        /// See [`CreateMode`].
+        flags: i32,
+        /// -1 where the opcode has no such field.
+        ttl_ms: i64,
+    },
+    /// Opcode 2; version -1 matches any.
+    Delete {
+        /// The znode.
+        path: Arc<str>,
+        /// Expected data version.
+        version: i32,
+    },
+    /// Opcode 5; version -1 matches any.
+    SetData {
+        /// The znode.
+        path: Arc<str>,
+        /// Null and empty are different.
+        data: Option<Bytes>,
+        /// Expected data version.
+        version: i32,
+    },
+    /// Opcode 7; version -1 matches any.
+    SetAcl {
+        /// The znode.
+        path: Arc<str>,
+        /// `None` is a null vector.
+        acl: Option<AclList>,
+        /// Expected ACL version.
+        version: i32,
+    },
+    /// Opcode 13, inside a multi only.
+    Check {
+        /// The znode.
+        path: Arc<str>,
+        /// Expected data version.
+        version: i32,
+    },
+    /// Opcode 14.
+    Multi(Vec<WriteOp>),
+    /// Opcode -11.
+    CloseSession,
+    /// A write that cannot be carried out whatever the tree holds: it keeps its place in the order,
+    /// uses up a zxid and is answered with the code, as Apache does.
+    Refused(ErrorCode),
+}
+
+impl WriteOp {
+    /// Decodes the body of a write whose header has been read. `frame` is what `body` is part of:
+    /// payloads become slices of it. A body that cannot be parsed gives `Refused(MarshallingError)`.
+    pub fn decode(op: OpCode, frame: &Bytes, body: &[u8]) -> WriteOp {
+        let mut r = Reader::new(body);
+        let decoded = match op {
+            OpCode::Multi => decode_multi(frame, &mut r),
+            OpCode::Reconfig => Ok(WriteOp::Refused(ErrorCode::ReconfigDisabled)),
+            OpCode::CloseSession => Ok(WriteOp::CloseSession),
+            _ => decode_single(op, frame, &mut r),
+        };
+        decoded.unwrap_or(WriteOp::Refused(ErrorCode::MarshallingError))
+    }
+}
+
+fn decode_single(op: OpCode, frame: &Bytes, r: &mut Reader<'_>) -> Result<WriteOp, DecodeError> {
+    let path: Arc<str> = r.required_string()?.into();
+    let payload = |data: Option<&[u8]>| data.map(|data| frame.slice_ref(data));
+    Ok(match op {
+        OpCode::Create | OpCode::Create2 | OpCode::CreateContainer | OpCode::CreateTtl => WriteOp::Create {
+            op,
+            path,
+            data: payload(r.buffer()?),
+            acl: AclList::decode(r)?,
+            flags: r.int()?,
+            ttl_ms: if op == OpCode::CreateTtl { r.long()? } else { -1 },
+        },
+        OpCode::Delete => WriteOp::Delete { path, version: r.int()? },
+        OpCode::SetData => WriteOp::SetData { path, data: payload(r.buffer()?), version: r.int()? },
+        OpCode::SetAcl => WriteOp::SetAcl { path, acl: AclList::decode(r)?, version: r.int()? },
+        OpCode::Check => WriteOp::Check { path, version: r.int()? },
+        _ => WriteOp::Refused(ErrorCode::Unimplemented),
+    })
+}
+
+/// The record between the parts of a multi: type, done, err.
+pub struct MultiHeader {
+    /// Opcode of the part that follows, or of the result; -1 for an error result and at the end.
+    pub op: i32,
+    /// Whether this is the end.
+    pub done: bool,
+    /// Error code of the result; -1 in requests and at the end.
+    pub err: i32,
+}
+
+impl MultiHeader {
+    /// What ends every multi, request or reply.
+    pub const END: MultiHeader = MultiHeader { op: -1, done: true, err: -1 };
+
+    /// Reads the 9 bytes.
+    pub fn decode(r: &mut Reader<'_>) -> Result<MultiHeader, DecodeError> {
+        Ok(MultiHeader { op: r.int()?, done: r.bool()?, err: r.int()? })
+    }
+
+    /// Appends the 9 bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_int(self.op);
+        out.put_bool(self.done);
+        out.put_int(self.err);
+    }
+}
+
+fn decode_multi(frame: &Bytes, r: &mut Reader<'_>) -> Result<WriteOp, DecodeError> {
+    let mut ops = Vec::new();
+    loop {
+        let position = r.position();
+        let header = MultiHeader::decode(r)?;
+        if header.done {
+            return Ok(WriteOp::Multi(ops));
+        }
+        let unknown = DecodeError { position, expected: "an operation that a multi may hold", got: header.op.into() };
+        let op = match OpCode::from_wire(header.op) {
+            Some(
+                op @ (OpCode::Create
+                | OpCode::Create2
+                | OpCode::CreateContainer
+                | OpCode::CreateTtl
+                | OpCode::Delete
+                | OpCode::SetData
+                | OpCode::Check),
+            ) => op,
+            _ => return Err(unknown),
+        };
+        ops.push(in_multi(decode_single(op, frame, r)?).ok_or(unknown)?);
+    }
+}
+
+/// `MultiOperationRecord.deserialize` makes the opcode follow the flag, and knows no other flags.
+fn in_multi(op: WriteOp) -> Option<WriteOp> {
+    Some(match op {
+        WriteOp::Create { op, path, data, acl, flags, ttl_ms } => {
+            let mode = CreateMode::from_wire(flags)?;
+            let op = match op {
+                OpCode::Create | OpCode::Create2 if mode == CreateMode::Container => OpCode::CreateContainer,
+                OpCode::CreateTtl if !mode.is_ttl() => OpCode::Create,
+                op => op,
+            };
+            WriteOp::Create { op, path, data, acl, flags, ttl_ms }
+        }
+        other => other,
+    })
+}
+
+/// A request that is answered from the tree of the shard that owns the connection.
+#[derive(Clone, PartialEq, Debug)]
+pub enum ReadOp<'a> {
+    /// Opcode 3.
+    Exists {
+        /// The znode.
+        path: Cow<'a, str>,
+        /// Leave a data watch, also when the znode is absent.
+        watch: bool,
+    },
+    /// Opcode 4.
+    GetData {
+        /// The znode.
+        path: Cow<'a, str>,
+        /// Leave a data watch.
+        watch: bool,
+    },
+    /// Opcodes 8 and 12.
+    GetChildren {
+        /// The znode.
+        path: Cow<'a, str>,
+        /// Leave a child watch.
+        watch: bool,
+        /// Opcode 12: the reply ends with the parent's `Stat`.
+        with_stat: bool,
+    },
+    /// Opcode 6.
+    GetAcl {
+        /// The znode.
+        path: Cow<'a, str>,
+    },
+    /// Opcode 9: takes its turn among the session's requests and echoes the path.
+    Sync {
+        /// Not looked up.
+        path: Cow<'a, str>,
+    },
+    /// Opcode 22: children and data of several paths.
+    MultiRead(Vec<ReadOp<'a>>),
+    /// Opcode 101: what a reconnecting client was watching.
+    SetWatches(SetWatches<'a>),
+}
+
+/// The body of opcode 101, in the order in which it is worked off.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SetWatches<'a> {
+    /// The newest zxid that the client had seen when it lost its connection.
+    pub relative_zxid: Zxid,
+    /// Data watches on znodes that existed.
+    pub data: Vec<Cow<'a, str>>,
+    /// Watches on znodes that did not exist.
+    pub exist: Vec<Cow<'a, str>>,
+    /// Child watches.
+    pub child: Vec<Cow<'a, str>>,
+}
+
+impl<'a> ReadOp<'a> {
+    /// Decodes the body of a read. Errors are answered with `MarshallingError`.
+    pub fn decode(op: OpCode, body: &'a [u8]) -> Result<ReadOp<'a>, DecodeError> {
+        let mut r = Reader::new(body);
+        let r = &mut r;
+        Ok(match op {
+            OpCode::Exists => ReadOp::Exists { path: r.required_string()?, watch: r.bool()? },
+            OpCode::GetData => ReadOp::GetData { path: r.required_string()?, watch: r.bool()? },
+            OpCode::GetChildren | OpCode::GetChildren2 => ReadOp::GetChildren {
+                path: r.required_string()?,
+                watch: r.bool()?,
+                with_stat: op == OpCode::GetChildren2,
+            },
+            OpCode::GetAcl => ReadOp::GetAcl { path: r.required_string()? },
+            OpCode::Sync => ReadOp::Sync { path: r.required_string()? },
+            OpCode::MultiRead => ReadOp::MultiRead(decode_multi_read(r)?),
+            OpCode::SetWatches => {
+                let relative_zxid = Zxid(r.long()?);
+                let mut paths = || {
+                    let position = r.position();
+                    r.vector(|r| r.required_string())?.ok_or(DecodeError {
+                        position,
+                        expected: "a vector, not null",
+                        got: -1,
+                    })
+                };
+                ReadOp::SetWatches(SetWatches { relative_zxid, data: paths()?, exist: paths()?, child: paths()? })
+            }
+            _ => {
+                return Err(DecodeError { position: 0, expected: "an operation that reads", got: (op as i32).into() });
+            }
+        })
+    }
+}
+
+fn decode_multi_read<'a>(r: &mut Reader<'a>) -> Result<Vec<ReadOp<'a>>, DecodeError> {
+    let mut ops = Vec::new();
+    loop {
+        let position = r.position();
+        let header = MultiHeader::decode(r)?;
+        if header.done {
+            return Ok(ops);
+        }
+        let path = r.required_string()?;
+        let _watch = r.bool()?;
+        ops.push(match OpCode::from_wire(header.op) {
+            Some(OpCode::GetData) => ReadOp::GetData { path, watch: false },
+            Some(OpCode::GetChildren) => ReadOp::GetChildren { path, watch: false, with_stat: false },
+            _ => {
+                let expected = "an operation that a multiRead may hold";
+                return Err(DecodeError { position, expected, got: header.op.into() });
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_are_slices_of_the_frame() {
+        let mut body = Vec::new();
+        body.put_string("/a");
+        body.put_buffer(Some(b"data"));
+        body.put_int(-1);
+        let frame = Bytes::from(body);
+        let WriteOp::SetData { data: Some(data), version: -1, .. } = WriteOp::decode(OpCode::SetData, &frame, &frame)
+        else {
+            panic!()
+        };
+        assert_eq!(data, "data");
+        assert_eq!(data.as_ptr(), frame[10..].as_ptr());
+    }
+
+    #[test]
+    fn every_truncation_of_a_create_is_a_marshalling_error() {
+        let mut body = Vec::new();
+        body.put_string("/a");
+        body.put_buffer(Some(b"data"));
+        AclList::OPEN.encode(&mut body);
+        body.put_int(0);
+        for len in 0..body.len() {
+            let frame = Bytes::copy_from_slice(&body[..len]);
+            assert_eq!(
+                WriteOp::decode(OpCode::Create, &frame, &frame),
+                WriteOp::Refused(ErrorCode::MarshallingError),
+                "cut to {len} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn a_multi_turns_the_container_flag_into_the_container_opcode() {
+        let mut body = Vec::new();
+        MultiHeader { op: 1, done: false, err: -1 }.encode(&mut body);
+        body.put_string("/c");
+        body.put_buffer(None);
+        AclList::OPEN.encode(&mut body);
+        body.put_int(4);
+        MultiHeader::END.encode(&mut body);
+        let frame = Bytes::from(body);
+        let WriteOp::Multi(ops) = WriteOp::decode(OpCode::Multi, &frame, &frame) else { panic!() };
+        assert!(matches!(ops[0], WriteOp::Create { op: OpCode::CreateContainer, .. }));
+    }
+}

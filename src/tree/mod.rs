@@ -1,0 +1,505 @@
+//! The replicated state: the znodes, who owns the ephemerals, the sessions.
+//!
+//! [`Tree`] is one version of the znodes. It is persistent: a clone costs a handful of reference counts
+//! and never changes again, so the shards that answer reads each hold the newest committed version, a
+//! snapshot is written from one while writes go on, and a failed multi is undone by taking up the version
+//! before it. [`DataTree`] is the writer's: a `Tree` and the indexes that only the writer needs, changed by
+//! [`DataTree::apply`] alone.
+//!
+//! Source: `DataTree.java`, `DataNode.java`.
+
+pub mod acl;
+mod children;
+mod node;
+pub mod path;
+mod quota;
+pub mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub use node::{Meta, Owner, Znode};
+
+use self::quota::Quotas;
+use crate::proto::ErrorCode;
+use crate::proto::client::{AclList, Stat};
+use crate::proto::txn::{CreateKind, Txn, TxnHeader};
+use crate::types::{SessionId, WallMs, Zxid};
+
+/// The reserved subtree.
+pub const ZOOKEEPER: &str = "/zookeeper";
+/// Where quotas are kept.
+pub const QUOTA: &str = "/zookeeper/quota";
+/// Where the ensemble's configuration can be read.
+pub const CONFIG: &str = "/zookeeper/config";
+
+/// One version of all znodes.
+#[derive(Clone)]
+pub struct Tree {
+    root: Znode,
+    zxid: Zxid,
+    znodes: usize,
+    data_bytes: u64,
+    digest: u64,
+}
+
+impl Tree {
+    /// The znode at `path`; `None` also for what is no path.
+    pub fn get(&self, path: &str) -> Option<&Znode> {
+        path::names(path)?.try_fold(&self.root, |node, name| node.child(name))
+    }
+
+    /// The root.
+    pub fn root(&self) -> &Znode {
+        &self.root
+    }
+
+    /// The last transaction applied.
+    pub fn zxid(&self) -> Zxid {
+        self.zxid
+    }
+
+    /// Number of znodes as Apache counts them: the root counts twice, once under its old name.
+    pub fn node_count(&self) -> usize {
+        self.znodes + 1
+    }
+
+    /// Bytes of all paths and data (`approximateDataSize`).
+    pub fn approximate_data_bytes(&self) -> u64 {
+        self.data_bytes
+    }
+
+    /// Apache's digest of all znodes: the sum of theirs modulo 2^64.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// Changes one znode under `edit`, keeping the sums. `None` if it is not there.
+    fn edit<T>(&mut self, path: &str, edit: impl FnOnce(&mut Znode) -> T) -> Option<T> {
+        let node = path::names(path)?.try_fold(&mut self.root, |node, name| node.children.get_mut(name.as_bytes()))?;
+        let bytes = node.data_len();
+        let result = edit(node);
+        self.data_bytes = self.data_bytes - bytes as u64 + node.data_len() as u64;
+        let digest = node.compute_digest(path);
+        self.digest = self.digest.wrapping_sub(node.digest.into()).wrapping_add(digest.into());
+        node.digest = digest;
+        Some(result)
+    }
+
+    /// Hangs a new znode under its parent, which must be there and have no such child.
+    fn link(&mut self, parent: &str, path: &str, mut node: Znode, edit_parent: impl FnOnce(&mut Znode)) {
+        self.znodes += 1;
+        self.data_bytes += (path.len() + node.data_len()) as u64;
+        node.digest = node.compute_digest(path);
+        self.digest = self.digest.wrapping_add(node.digest.into());
+        self.edit(parent, |parent| {
+            edit_parent(parent);
+            parent.children.insert(node);
+        })
+        .expect("the caller has looked the parent up");
+    }
+
+    /// Takes a znode without children off its parent.
+    fn unlink(&mut self, parent: &str, path: &str, name: &str, edit_parent: impl FnOnce(&mut Znode)) -> Option<Znode> {
+        let removed = self.edit(parent, |parent| {
+            edit_parent(parent);
+            parent.children.remove(name.as_bytes())
+        })??;
+        self.znodes -= 1;
+        self.data_bytes -= (path.len() + removed.data_len()) as u64;
+        self.digest = self.digest.wrapping_sub(removed.digest.into());
+        Some(removed)
+    }
+}
+
+/// What a transaction did, for the reply to whoever asked for it.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Outcome {
+    /// Done, and there is nothing to say.
+    Done,
+    /// A znode was made.
+    Created {
+        /// With its sequence number.
+        path: Arc<str>,
+        /// As of the creation.
+        stat: Stat,
+        /// Whether the request's opcode asks for the stat.
+        with_stat: bool,
+    },
+    /// Data or ACL were set.
+    Stat(Stat),
+    /// Nothing was done.
+    Failed(i32),
+    /// One for each part.
+    Multi(Vec<Outcome>),
+}
+
+/// A change that watches look at.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Change {
+    /// Created, deleted or changed.
+    pub kind: ChangeKind,
+    /// The znode.
+    pub path: Arc<str>,
+    /// Its ACL: an event goes only to those who may read it (CVE-2024-23944).
+    pub acl: AclList,
+    /// The parent's ACL, for the event on the parent. Not meaningful for `Data`.
+    pub parent_acl: AclList,
+}
+
+/// See [`Change`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChangeKind {
+    /// The znode is new, and its parent has a child more.
+    Created,
+    /// The znode is gone, and its parent has a child less.
+    Deleted,
+    /// The znode has other data.
+    Data,
+}
+
+/// What [`DataTree::apply`] did.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Applied {
+    /// For the reply.
+    pub outcome: Outcome,
+    /// For the watches, in order.
+    pub changes: Vec<Change>,
+}
+
+/// The writer's state: the newest version of the tree, and its indexes.
+#[derive(Clone)]
+pub struct DataTree {
+    tree: Tree,
+    sessions: BTreeMap<SessionId, i32>,
+    ephemerals: BTreeMap<SessionId, BTreeSet<Arc<str>>>,
+    containers: BTreeSet<Arc<str>>,
+    acls: acl::AclTable,
+    quotas: Quotas,
+}
+
+impl Default for DataTree {
+    fn default() -> DataTree {
+        DataTree::new()
+    }
+}
+
+impl DataTree {
+    /// The tree of a fresh server: the root, `/zookeeper`, and its `quota` and `config`.
+    pub fn new() -> DataTree {
+        let meta = Meta::created(Zxid::ZERO, WallMs(0), Owner::NONE);
+        let node = |path: &str, acl| Znode::new(path::split(path).expect("a constant").1, Some(b""), acl, meta);
+        let mut data_tree = DataTree::empty();
+        for (path, acl) in [(ZOOKEEPER, AclList::OPEN), (QUOTA, AclList::OPEN), (CONFIG, AclList::read_only())] {
+            let mut node = node(path, acl);
+            if path == CONFIG {
+                node.meta.aversion = -1;
+            }
+            data_tree.load(path, node);
+        }
+        data_tree
+    }
+
+    /// Nothing but a root: what a snapshot is loaded into.
+    pub fn empty() -> DataTree {
+        let meta = Meta::created(Zxid::ZERO, WallMs(0), Owner::NONE);
+        let mut root = Znode::new("", Some(b""), AclList::OPEN, meta);
+        root.digest = root.compute_digest("/");
+        let digest = root.digest.into();
+        DataTree {
+            tree: Tree { root, zxid: Zxid::ZERO, znodes: 1, data_bytes: 1, digest },
+            sessions: BTreeMap::new(),
+            ephemerals: BTreeMap::new(),
+            containers: BTreeSet::new(),
+            acls: acl::AclTable::default(),
+            quotas: Quotas::default(),
+        }
+    }
+
+    /// The newest version.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// All sessions and their timeouts in ms.
+    pub fn sessions(&self) -> &BTreeMap<SessionId, i32> {
+        &self.sessions
+    }
+
+    /// Paths of a session's ephemerals, sorted.
+    pub fn ephemerals_of(&self, session: SessionId) -> impl Iterator<Item = &Arc<str>> {
+        self.ephemerals.get(&session).into_iter().flatten()
+    }
+
+    /// Number of ephemerals of all sessions.
+    pub fn ephemeral_count(&self) -> usize {
+        self.ephemerals.values().map(BTreeSet::len).sum()
+    }
+
+    /// Containers, sorted by path: candidates for removal once they are empty.
+    pub fn containers(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.containers.iter()
+    }
+
+    /// The distinct ACLs in use, but for the open one.
+    pub fn acls(&self) -> &acl::AclTable {
+        &self.acls
+    }
+
+    /// Puts in a session from a snapshot.
+    pub fn load_session(&mut self, session: SessionId, timeout_ms: i32) {
+        self.sessions.insert(session, timeout_ms);
+    }
+
+    /// Puts in a znode from a snapshot, as it is. Returns false if its parent is not there or it is.
+    pub fn load(&mut self, path: &str, mut node: Znode) -> bool {
+        node.acl = self.acls.intern(&node.acl);
+        if path.is_empty() || path == "/" {
+            self.tree.edit("/", |root| {
+                root.meta = node.meta;
+                root.acl = node.acl.clone();
+                root.set_data(node.data());
+            });
+            return true;
+        }
+        let Some((parent, name)) = path::split(path) else { return false };
+        if self.tree.get(parent).is_none_or(|parent| parent.child(name).is_some()) {
+            return false;
+        }
+        self.index(path, node.meta.owner);
+        self.tree.link(parent, path, node, |_| {});
+        true
+    }
+
+    /// Ends a load: the last transaction that the snapshot holds; quota counts are made anew.
+    pub fn loaded(&mut self, zxid: Zxid) {
+        self.tree.zxid = zxid;
+        self.quotas.rebuild(&mut self.tree);
+    }
+
+    /// Takes up an older version of the znodes, as when a multi fails half-way, and puts the indexes
+    /// right for what `changes` had changed in the name of `session`.
+    fn undo(&mut self, tree: Tree, session: SessionId, changes: &[Change]) {
+        self.tree = tree;
+        for change in changes.iter().filter(|change| change.kind != ChangeKind::Data) {
+            self.unindex(&change.path, Owner::CONTAINER);
+            self.unindex(&change.path, Owner(session.0));
+            if let Some(owner) = self.tree.get(&change.path).map(|node| node.meta.owner) {
+                self.index(&change.path, owner);
+            }
+            self.quotas.changed(&change.path, &self.tree);
+        }
+    }
+
+    /// Applies the next transaction. Never fails: what cannot be done, because a replay meets a state
+    /// that is newer already, is left out as `DataTree.processTxn` leaves it out.
+    pub fn apply(&mut self, header: &TxnHeader, txn: &Txn) -> Applied {
+        let mut changes = Vec::new();
+        let outcome = match txn {
+            Txn::CreateSession { timeout_ms } => {
+                self.sessions.insert(header.session, *timeout_ms);
+                Outcome::Done
+            }
+            Txn::CloseSession { paths } => {
+                self.close_session(header, paths.as_deref().unwrap_or_default(), &mut changes);
+                Outcome::Done
+            }
+            Txn::Multi(parts) if Txn::is_failed_multi(parts) => Outcome::Multi(failed_parts(parts)),
+            Txn::Multi(parts) => {
+                Outcome::Multi(parts.iter().map(|part| self.apply_part(header, part, &mut changes)).collect())
+            }
+            txn => self.apply_part(header, txn, &mut changes),
+        };
+        self.tree.zxid = self.tree.zxid.max(header.zxid);
+        Applied { outcome, changes }
+    }
+
+    fn apply_part(&mut self, header: &TxnHeader, txn: &Txn, changes: &mut Vec<Change>) -> Outcome {
+        let result = match txn {
+            Txn::Create { path, data, acl, kind, with_stat, parent_cversion } => {
+                let owner = match kind {
+                    CreateKind::Plain { ephemeral: false } => Owner::NONE,
+                    CreateKind::Plain { ephemeral: true } => Owner(header.session.0),
+                    CreateKind::Container => Owner::CONTAINER,
+                    CreateKind::Ttl(ttl_ms) => Owner::ttl(*ttl_ms),
+                };
+                let guarded = matches!(kind, CreateKind::Plain { .. }) && !with_stat;
+                self.create(header, path, data.as_deref(), acl, owner, *parent_cversion, guarded, changes)
+                    .map(|stat| Outcome::Created { path: Arc::clone(path), stat, with_stat: *with_stat })
+            }
+            Txn::Delete { path, .. } => self.delete(header.zxid, path, changes).map(|()| Outcome::Done),
+            Txn::SetData { path, data, version } => {
+                self.set_data(header, path, data.as_deref(), *version, changes).map(Outcome::Stat)
+            }
+            Txn::SetAcl { path, acl, version } => {
+                let acl = self.acls.intern(acl);
+                self.tree
+                    .edit(path, |node| {
+                        node.acl = acl;
+                        node.meta.aversion = *version;
+                        node.stat()
+                    })
+                    .map(Outcome::Stat)
+                    .ok_or(ErrorCode::NoNode)
+            }
+            Txn::Check { .. } => Ok(Outcome::Done),
+            Txn::Error { err } => Ok(Outcome::Failed(*err)),
+            Txn::CreateSession { .. } | Txn::CloseSession { .. } | Txn::Multi(_) => Ok(Outcome::Done),
+        };
+        result.unwrap_or_else(|code| Outcome::Failed(code.code()))
+    }
+
+    #[allow(clippy::too_many_arguments)] // The fields of one record; a struct for one call would only rename them.
+    fn create(
+        &mut self,
+        header: &TxnHeader,
+        path: &Arc<str>,
+        data: Option<&[u8]>,
+        acl: &AclList,
+        owner: Owner,
+        parent_cversion: i32,
+        fix_parent_if_exists: bool,
+        changes: &mut Vec<Change>,
+    ) -> Result<Stat, ErrorCode> {
+        let (parent_path, name) = path::split(path).ok_or(ErrorCode::NoNode)?;
+        let parent = self.tree.get(parent_path).ok_or(ErrorCode::NoNode)?;
+        let acl = self.acls.intern(acl);
+        // A snapshot that was taken while writes went on may hold later changes of the parent already:
+        // its count and pzxid must not move back.
+        let parent_cversion =
+            if parent_cversion == -1 { parent.meta.cversion.wrapping_add(1) } else { parent_cversion };
+        let advance = |parent: &mut Znode| {
+            if parent_cversion > parent.meta.cversion {
+                parent.meta.cversion = parent_cversion;
+                parent.meta.pzxid = header.zxid;
+            }
+        };
+        if parent.child(name).is_some() {
+            self.tree.edit(path, |node| node.acl = acl);
+            if fix_parent_if_exists {
+                self.tree.edit(parent_path, advance);
+            }
+            return Err(ErrorCode::NodeExists);
+        }
+        let parent_acl = parent.acl.clone();
+        let node = Znode::new(name, data, acl.clone(), Meta::created(header.zxid, header.time, owner));
+        let stat = node.stat();
+        self.tree.link(parent_path, path, node, advance);
+        self.index(path, owner);
+        self.quotas.changed(path, &self.tree);
+        self.quotas.count(&mut self.tree, path, 1, data.map_or(0, <[u8]>::len) as i64);
+        changes.push(Change { kind: ChangeKind::Created, path: Arc::clone(path), acl, parent_acl });
+        Ok(stat)
+    }
+
+    fn delete(&mut self, zxid: Zxid, path: &Arc<str>, changes: &mut Vec<Change>) -> Result<(), ErrorCode> {
+        let (parent_path, name) = path::split(path).ok_or(ErrorCode::NoNode)?;
+        let mut parent_acl = AclList::OPEN;
+        // The parent's pzxid moves even where the znode has gone already (see `create`).
+        let removed = self.tree.unlink(parent_path, path, name, |parent| {
+            parent_acl = parent.acl.clone();
+            parent.meta.pzxid = parent.meta.pzxid.max(zxid);
+        });
+        let removed = removed.ok_or(ErrorCode::NoNode)?;
+        self.unindex(path, removed.meta.owner);
+        self.quotas.changed(path, &self.tree);
+        self.quotas.count(&mut self.tree, path, -1, -(removed.data_len() as i64));
+        changes.push(Change {
+            kind: ChangeKind::Deleted,
+            path: Arc::clone(path),
+            acl: removed.acl.clone(),
+            parent_acl,
+        });
+        Ok(())
+    }
+
+    fn set_data(
+        &mut self,
+        header: &TxnHeader,
+        path: &Arc<str>,
+        data: Option<&[u8]>,
+        version: i32,
+        changes: &mut Vec<Change>,
+    ) -> Result<Stat, ErrorCode> {
+        let (stat, acl, grown) = self
+            .tree
+            .edit(path, |node| {
+                let before = node.data_len() as i64;
+                node.set_data(data);
+                node.meta.version = version;
+                node.meta.mzxid = header.zxid;
+                node.meta.mtime = header.time;
+                (node.stat(), node.acl.clone(), node.data_len() as i64 - before)
+            })
+            .ok_or(ErrorCode::NoNode)?;
+        self.quotas.count(&mut self.tree, path, 0, grown);
+        changes.push(Change { kind: ChangeKind::Data, path: Arc::clone(path), acl, parent_acl: AclList::OPEN });
+        Ok(stat)
+    }
+
+    fn close_session(&mut self, header: &TxnHeader, listed: &[Arc<str>], changes: &mut Vec<Change>) {
+        self.sessions.remove(&header.session);
+        let owned: Vec<Arc<str>> = self.ephemerals_of(header.session).cloned().collect();
+        for path in listed.iter().chain(&owned) {
+            // A listed znode may have gone before, and an owned one with the list.
+            let _ = self.delete(header.zxid, path, changes);
+        }
+    }
+
+    fn index(&mut self, path: &str, owner: Owner) {
+        if owner == Owner::CONTAINER {
+            self.containers.insert(path.into());
+        } else if owner.is_session() {
+            self.ephemerals.entry(SessionId(owner.0)).or_default().insert(path.into());
+        }
+    }
+
+    fn unindex(&mut self, path: &Arc<str>, owner: Owner) {
+        if owner == Owner::CONTAINER {
+            self.containers.remove(path);
+        } else if let Some(paths) = self.ephemerals.get_mut(&SessionId(owner.0)) {
+            paths.remove(path);
+            if paths.is_empty() {
+                self.ephemerals.remove(&SessionId(owner.0));
+            }
+        }
+    }
+
+    /// Applies the parts of a multi one by one as `next` makes them, each seeing those before it; if one
+    /// fails, takes all of them back. What is returned is the transaction to log and what it did.
+    pub fn apply_multi<Part>(
+        &mut self,
+        header: &TxnHeader,
+        parts: &[Part],
+        mut next: impl FnMut(&DataTree, &Part) -> Result<Txn, ErrorCode>,
+    ) -> (Txn, Applied) {
+        let before = self.tree.clone();
+        let mut changes = Vec::new();
+        let mut txns = Vec::with_capacity(parts.len());
+        let mut outcomes = Vec::with_capacity(parts.len());
+        for part in parts {
+            match next(self, part) {
+                Ok(txn) => {
+                    outcomes.push(self.apply_part(header, &txn, &mut changes));
+                    txns.push(txn);
+                }
+                Err(code) => {
+                    self.undo(before, header.session, &changes);
+                    changes.clear();
+                    txns.push(Txn::Error { err: code.code() });
+                    let rest = parts.len() - txns.len();
+                    txns.extend((0..rest).map(|_| Txn::Error { err: ErrorCode::RuntimeInconsistency.code() }));
+                    outcomes = failed_parts(&txns);
+                    break;
+                }
+            }
+        }
+        self.tree.zxid = self.tree.zxid.max(header.zxid);
+        (Txn::Multi(txns), Applied { outcome: Outcome::Multi(outcomes), changes })
+    }
+}
+
+/// Results of a multi that failed: 0 for the parts before the failure, its code, and -2 for those after.
+fn failed_parts(parts: &[Txn]) -> Vec<Outcome> {
+    parts.iter().map(|part| Outcome::Failed(if let Txn::Error { err } = part { *err } else { 0 })).collect()
+}

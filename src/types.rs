@@ -1,0 +1,95 @@
+//! The identifiers that must not be mixed up, each with the meaning ZooKeeper gives it.
+
+use std::fmt;
+
+/// A transaction id: the leader's epoch in the high 32 bits, a counter in the low 32.
+///
+/// Ordered as a signed 64-bit integer, as Apache compares it. Counter 0 of an epoch is never a
+/// transaction. Prints as `0x…` in lower-case hex.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Zxid(pub i64);
+
+impl Zxid {
+    /// The state before any transaction.
+    pub const ZERO: Zxid = Zxid(0);
+
+    /// The first transaction after this one in the same epoch.
+    ///
+    /// Panics when the 32-bit counter is exhausted: the epoch must change first.
+    pub fn next(self) -> Zxid {
+        assert!(self.counter() != u32::MAX, "the transaction counter of epoch {} is exhausted", self.epoch());
+        Zxid(self.0 + 1)
+    }
+
+    /// High 32 bits.
+    pub fn epoch(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Low 32 bits.
+    pub fn counter(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// A session id: never 0 for a live session. Prints as `0x…` in lower-case hex.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct SessionId(pub i64);
+
+impl SessionId {
+    /// "No session": what a client sends to ask for a new one, and what an expired one is told.
+    pub const NONE: SessionId = SessionId(0);
+}
+
+/// Milliseconds since 1970 on the ordering server's wall clock: what goes into a transaction header.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub struct WallMs(pub i64);
+
+/// A point on this process's monotonic clock, in milliseconds since some fixed start.
+///
+/// Core code never reads a clock; it is handed one of these.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub struct Instant(pub u64);
+
+impl Instant {
+    /// This instant moved `ms` later.
+    pub fn after_ms(self, ms: u64) -> Instant {
+        Instant(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds from `earlier` to this instant, 0 if it is not later.
+    pub fn since_ms(self, earlier: Instant) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Which client connection of which shard: unique for the life of the process.
+///
+/// `slot` is reused; `generation` tells two users of a slot apart, so a late message for a closed
+/// connection finds nobody.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CnxnId {
+    /// Index of the client shard that owns the connection.
+    pub shard: u16,
+    /// Slot in that shard's table.
+    pub slot: u32,
+    /// How often the slot had been used before.
+    pub generation: u32,
+}
+
+macro_rules! hex_fmt {
+    ($t:ty) => {
+        impl fmt::Display for $t {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "0x{:x}", self.0)
+            }
+        }
+        impl fmt::Debug for $t {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "0x{:x}", self.0)
+            }
+        }
+    };
+}
+hex_fmt!(Zxid);
+hex_fmt!(SessionId);
