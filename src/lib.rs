@@ -7,3 +7,11 @@ pub mod types;
 pub mod jute;
 pub mod proto;
 pub mod tree;
+
+pub mod session;
+
+pub mod request;
+
+pub mod cnxn;
+
+pub mod storage;

@@ -13,12 +13,10 @@ impl Zxid {
     /// The state before any transaction.
     pub const ZERO: Zxid = Zxid(0);
 
-    /// The first transaction after this one in the same epoch.
-    ///
-    /// Panics when the 32-bit counter is exhausted: the epoch must change first.
+    /// The transaction after this one: the next of the same epoch, or, when its 2^32 - 1 are used up, the
+    /// first of the next.
     pub fn next(self) -> Zxid {
-        assert!(self.counter() != u32::MAX, "the transaction counter of epoch {} is exhausted", self.epoch());
-        Zxid(self.0 + 1)
+        if self.counter() == u32::MAX { Zxid(self.0 + 2) } else { Zxid(self.0 + 1) }
     }
 
     /// High 32 bits.

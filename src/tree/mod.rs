@@ -16,6 +16,7 @@ mod quota;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 pub use node::{Meta, Owner, Znode};
@@ -112,11 +113,21 @@ impl Tree {
     }
 }
 
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tree({} znodes at {}, digest {:x})", self.znodes, self.zxid, self.digest)
+    }
+}
+
 /// What a transaction did, for the reply to whoever asked for it.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Outcome {
-    /// Done, and there is nothing to say.
+    /// A session was opened or closed; there is nothing to say.
     Done,
+    /// A znode was removed.
+    Deleted,
+    /// A version was as expected.
+    Checked,
     /// A znode was made.
     Created {
         /// With its sequence number.
@@ -327,7 +338,7 @@ impl DataTree {
                 self.create(header, path, data.as_deref(), acl, owner, *parent_cversion, guarded, changes)
                     .map(|stat| Outcome::Created { path: Arc::clone(path), stat, with_stat: *with_stat })
             }
-            Txn::Delete { path, .. } => self.delete(header.zxid, path, changes).map(|()| Outcome::Done),
+            Txn::Delete { path, .. } => self.delete(header.zxid, path, changes).map(|()| Outcome::Deleted),
             Txn::SetData { path, data, version } => {
                 self.set_data(header, path, data.as_deref(), *version, changes).map(Outcome::Stat)
             }
@@ -342,7 +353,7 @@ impl DataTree {
                     .map(Outcome::Stat)
                     .ok_or(ErrorCode::NoNode)
             }
-            Txn::Check { .. } => Ok(Outcome::Done),
+            Txn::Check { .. } => Ok(Outcome::Checked),
             Txn::Error { err } => Ok(Outcome::Failed(*err)),
             Txn::CreateSession { .. } | Txn::CloseSession { .. } | Txn::Multi(_) => Ok(Outcome::Done),
         };

@@ -1,0 +1,33 @@
+//! Four-letter words: commands that stand where a connection's first frame length would.
+
+/// A known word (`FourLetterCommands`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FourLetter(&'static str);
+
+/// All of Apache's, and what telnet sends when it is interrupted.
+const KNOWN: [&str; 18] = [
+    "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "mntr", "ruok", "srst", "srvr", "stat",
+    "stmk", "wchc", "wchp", "wchs",
+];
+const TELNET_INTERRUPT: [u8; 4] = [0xff, 0xf4, 0xff, 0xfd];
+
+impl FourLetter {
+    /// The word that these bytes are, if they are one. Anything else is taken for a frame length.
+    pub fn from_wire(bytes: [u8; 4]) -> Option<FourLetter> {
+        if bytes == TELNET_INTERRUPT {
+            return Some(FourLetter("telnet close"));
+        }
+        KNOWN.into_iter().find(|word| word.as_bytes() == bytes).map(FourLetter)
+    }
+
+    /// The word itself.
+    pub fn word(self) -> &'static str {
+        self.0
+    }
+
+    /// What is answered to a word that the whitelist does not have.
+    pub(super) fn refusal(self, whitelist: &[String]) -> Option<String> {
+        let enabled = whitelist.iter().any(|word| word == "*" || word == self.0);
+        (!enabled).then(|| format!("{} is not executed because it is not in the whitelist.\n", self.0))
+    }
+}

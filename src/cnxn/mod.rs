@@ -1,0 +1,608 @@
+//! The client side of a shard: its connections, their sessions and watches, and the version of the tree
+//! that answers their reads.
+//!
+//! A shard never waits for another to answer a read. Commits reach it in order, each with the version of the
+//! tree that shows it; between two of them nothing changes. What a client may notice follows from three rules:
+//!
+//! * replies leave in the order of the requests: a read behind an unanswered write waits in `pending`, and then
+//!   sees the version that its place in the session's order asks for, no later one;
+//! * an event is put out before any reply that shows the change, because a commit's events are put out when
+//!   the commit is taken in, before its reply and before the version is;
+//! * a watch is set by the read that asks for it, on the version that the read shows.
+//!
+//! Pure: bytes and messages in, bytes and messages out. The driver (`shard::clients`) moves them.
+//! Source: `NIOServerCnxn`, `ZooKeeperServer.processConnectRequest`, `CommitProcessor`, `FinalRequestProcessor`.
+
+pub mod auth;
+mod four_letter;
+mod state;
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use siphasher::sip::SipHasher13;
+
+pub use self::four_letter::FourLetter;
+pub use self::state::{CloseReason, CnxnInfo};
+use self::state::{Cnxn, Pending, Phase};
+use crate::jute::{Reader as JuteReader, Write};
+use crate::proto::client::{
+    ConnectRequest, ConnectResponse, Id, ReplyHeader, RequestHeader, XID_PING, encode_event, perms,
+};
+use crate::proto::frame::{self, Next};
+use crate::proto::op::{OpCode, ReadOp, WriteOp};
+use crate::proto::{ErrorCode, client};
+use crate::request::pipeline::{Answer, Ask, CommitBatch, Committed, SessionChange, WriteRequest};
+use crate::request::prepare::Rules;
+use crate::request::{read, reply};
+use crate::session;
+use crate::tree::watch::{Slot, Watches};
+use crate::tree::{Tree, acl};
+use crate::types::{CnxnId, Instant, SessionId, Zxid};
+
+/// A connection whose unsent output is larger than this is not read from until it has taken some.
+pub const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
+/// A connection whose unsent output is larger than this is closed: it does not read the events it asked for.
+/// One reply may be larger.
+pub const OUTPUT_MAX_BYTES: usize = 64 << 20;
+/// The most frames of one connection that are worked off before others get their turn.
+pub const FRAMES_PER_TURN_MAX: usize = 256;
+
+/// What a shard needs to know of the configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This shard's index.
+    pub shard: u16,
+    /// `jute.maxbuffer`.
+    pub frame_bytes_max: usize,
+    /// `minSessionTimeout`.
+    pub timeout_min_ms: i32,
+    /// `maxSessionTimeout`.
+    pub timeout_max_ms: i32,
+    /// `nio.sessionlessCnxnTimeout`.
+    pub sessionless_timeout_ms: u64,
+    /// This shard's part of `globalOutstandingLimit`.
+    pub outstanding_max: usize,
+    /// ACL rules.
+    pub rules: Rules,
+    /// `DigestAuthenticationProvider.superDigest`.
+    pub super_digest: Option<String>,
+    /// `4lw.commands.whitelist`, with what is always in it.
+    pub four_letter_words: Vec<String>,
+}
+
+/// How far [`Cnxns::received`] has come with a connection's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// More bytes are needed: this many in all for the next frame.
+    Need(usize),
+    /// There may be whole frames left, but others first: call again.
+    Again,
+    /// Not before output is sent or a reply is made; the shard says so by [`Cnxns::take_ready`].
+    Paused,
+    /// The connection is closing: read no more.
+    Closing,
+}
+
+/// Counters of a shard, for operators.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Counters {
+    /// Frames and four-letter words received.
+    pub received: u64,
+    /// Replies, events and texts sent.
+    pub sent: u64,
+    /// Requests answered, and the time they took.
+    pub latency_count: u64,
+    /// Sum of latencies in ms.
+    pub latency_sum_ms: u64,
+    /// Shortest.
+    pub latency_min_ms: u64,
+    /// Longest.
+    pub latency_max_ms: u64,
+}
+
+impl Counters {
+    fn answered(&mut self, ms: u64) {
+        self.latency_min_ms = if self.latency_count == 0 { ms } else { self.latency_min_ms.min(ms) };
+        self.latency_max_ms = self.latency_max_ms.max(ms);
+        self.latency_count += 1;
+        self.latency_sum_ms += ms;
+    }
+}
+
+/// The connections of one shard.
+pub struct Cnxns {
+    settings: Settings,
+    tree: Tree,
+    watches: Watches,
+    slots: Vec<Option<Cnxn>>,
+    free: Vec<Slot>,
+    /// How often each slot was used.
+    generations: Vec<u32>,
+    by_session: HashMap<SessionId, Slot, BuildHasherDefault<SipHasher13>>,
+    /// Requests with an xid above 0 that wait for their reply.
+    outstanding: usize,
+    heard: BTreeMap<SessionId, Instant>,
+    asks: Vec<Ask>,
+    ready: Vec<Slot>,
+    texts: Vec<(CnxnId, FourLetter)>,
+    counters: Counters,
+}
+
+impl Cnxns {
+    /// No connections yet, on that version of the tree.
+    pub fn new(settings: Settings, tree: Tree) -> Cnxns {
+        Cnxns {
+            settings,
+            tree,
+            watches: Watches::default(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            generations: Vec::new(),
+            by_session: HashMap::default(),
+            outstanding: 0,
+            heard: BTreeMap::new(),
+            asks: Vec::new(),
+            ready: Vec::new(),
+            texts: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The version that reads are answered from.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// The watches of all connections.
+    pub fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
+    /// Number of connections.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Requests that wait for their reply.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
+    /// See [`Counters`].
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Starts the counters anew (`srst`).
+    pub fn reset_counters(&mut self) {
+        self.counters = Counters::default();
+    }
+
+    /// Each connection, for `stat` and `cons`.
+    pub fn infos(&self) -> impl Iterator<Item = CnxnInfo> {
+        self.slots.iter().flatten().map(Cnxn::info)
+    }
+
+    /// Takes up a new connection.
+    pub fn accept(&mut self, now: Instant, peer: SocketAddr) -> CnxnId {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.generations.push(0);
+            (self.slots.len() - 1) as Slot
+        });
+        let generation = self.generations[slot as usize];
+        let id = CnxnId { shard: self.settings.shard, slot, generation };
+        self.slots[slot as usize] = Some(Cnxn::new(id, peer, now));
+        id
+    }
+
+    /// The socket is gone: forgets the connection, not its session.
+    pub fn disconnected(&mut self, id: CnxnId) {
+        let Some(cnxn) = self.get(id) else { return };
+        let waiting = cnxn.outstanding();
+        let session = cnxn.session();
+        self.outstanding -= waiting;
+        if let Some(session) = session
+            && self.by_session.get(&session) == Some(&id.slot)
+        {
+            self.by_session.remove(&session);
+        }
+        self.watches.remove_all(id.slot);
+        self.slots[id.slot as usize] = None;
+        self.generations[id.slot as usize] += 1;
+        self.free.push(id.slot);
+    }
+
+    /// Works off the whole frames at the head of `bytes`.
+    pub fn received(&mut self, now: Instant, id: CnxnId, bytes: &mut BytesMut) -> Progress {
+        for _ in 0..FRAMES_PER_TURN_MAX {
+            let limit = self.settings.frame_bytes_max;
+            let over = self.outstanding > self.settings.outstanding_max;
+            let Some(cnxn) = self.get_mut(id) else { return Progress::Closing };
+            if cnxn.close.is_some() {
+                return Progress::Closing;
+            }
+            if matches!(cnxn.phase, Phase::Shaking { .. } | Phase::Asked)
+                || cnxn.out.len() > OUTPUT_PAUSE_BYTES
+                || (over && !cnxn.pending.is_empty())
+            {
+                return Progress::Paused;
+            }
+            if cnxn.phase == Phase::New && bytes.len() >= 4 {
+                if let Some(word) = FourLetter::from_wire(bytes[..4].try_into().expect("four bytes")) {
+                    return self.four_letter(id, word);
+                }
+            }
+            match frame::next(bytes, limit) {
+                Next::Need(bytes) => return Progress::Need(bytes),
+                Next::BadLength(len) => {
+                    cnxn.close(CloseReason::BadLength(len));
+                    return Progress::Closing;
+                }
+                Next::Frame(frame) => self.frame(now, id, frame),
+            }
+        }
+        Progress::Again
+    }
+
+    /// Takes in writes that have become visible.
+    pub fn committed(&mut self, now: Instant, batch: &CommitBatch) {
+        let mut answered = Vec::new();
+        for commit in &batch.commits {
+            self.commit(now, commit, &mut answered);
+        }
+        self.tree = batch.tree.clone();
+        answered.sort_unstable();
+        answered.dedup();
+        for slot in answered {
+            self.answer_reads(now, slot, None);
+        }
+    }
+
+    /// Takes in what the ordering shard says outside of the order.
+    pub fn answer(&mut self, now: Instant, answer: &Answer) {
+        match answer {
+            Answer::Attached { cnxn, session } => {
+                let Some(found) = self.get_mut(*cnxn) else { return };
+                let Phase::Shaking { timeout_ms, read_only } = found.phase else { return };
+                match session {
+                    Some(session) => {
+                        self.establish(now, *cnxn, *session, session::password(*session), timeout_ms, read_only);
+                    }
+                    None => {
+                        found.put_frame(|out| ConnectResponse::invalid(read_only).encode(out));
+                        found.close(CloseReason::InvalidSession);
+                        self.ready.push(cnxn.slot);
+                    }
+                }
+            }
+            Answer::Close(cnxn) => self.close(*cnxn, CloseReason::SessionMoved),
+        }
+    }
+
+    /// Answers a four-letter word and closes.
+    pub fn answer_text(&mut self, id: CnxnId, text: &[u8]) {
+        self.counters.sent += 1;
+        if let Some(cnxn) = self.get_mut(id) {
+            cnxn.out.extend_from_slice(text);
+            cnxn.close(CloseReason::FourLetter);
+            self.ready.push(id.slot);
+        }
+    }
+
+    /// Closes a connection once its output is sent.
+    pub fn close(&mut self, id: CnxnId, reason: CloseReason) {
+        if let Some(cnxn) = self.get_mut(id) {
+            cnxn.close(reason);
+            self.ready.push(id.slot);
+        }
+    }
+
+    /// Does what time brings: tells which sessions were heard of, closes connections that never shook hands or
+    /// have fallen silent. To be called a few times a second.
+    pub fn tick(&mut self, now: Instant) {
+        if !self.heard.is_empty() {
+            self.asks.push(Ask::Touch(std::mem::take(&mut self.heard).into_iter().collect()));
+        }
+        let sessionless_ms = self.settings.sessionless_timeout_ms;
+        for cnxn in self.slots.iter_mut().flatten().filter(|cnxn| cnxn.close.is_none()) {
+            let silent_ms = now.since_ms(cnxn.heard);
+            let reason = match cnxn.phase {
+                Phase::Established { timeout_ms, .. } if silent_ms > timeout_ms.max(0) as u64 => CloseReason::Silent,
+                Phase::New | Phase::Asked if silent_ms > sessionless_ms => CloseReason::NoSession,
+                _ => continue,
+            };
+            cnxn.close(reason);
+            self.ready.push(cnxn.id.slot);
+        }
+    }
+
+    /// What is to be asked of the ordering shard, in order.
+    pub fn take_asks(&mut self) -> Vec<Ask> {
+        std::mem::take(&mut self.asks)
+    }
+
+    /// Slots with new output, a close due, or leave to go on reading. May hold a slot twice.
+    pub fn take_ready(&mut self) -> Vec<Slot> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Four-letter words to be answered by [`Cnxns::answer_text`].
+    pub fn take_texts(&mut self) -> Vec<(CnxnId, FourLetter)> {
+        std::mem::take(&mut self.texts)
+    }
+
+    /// Moves a connection's output to the end of `out`. Returns why it is to be closed after that, if it is.
+    pub fn take_output(&mut self, id: CnxnId, out: &mut Vec<u8>) -> Option<CloseReason> {
+        let cnxn = self.get_mut(id)?;
+        if out.is_empty() {
+            std::mem::swap(out, &mut cnxn.out);
+        } else {
+            out.append(&mut cnxn.out);
+        }
+        cnxn.close
+    }
+
+    fn get(&self, id: CnxnId) -> Option<&Cnxn> {
+        self.slots.get(id.slot as usize)?.as_ref().filter(|cnxn| cnxn.id == id)
+    }
+
+    fn get_mut(&mut self, id: CnxnId) -> Option<&mut Cnxn> {
+        self.slots.get_mut(id.slot as usize)?.as_mut().filter(|cnxn| cnxn.id == id)
+    }
+
+    fn four_letter(&mut self, id: CnxnId, word: FourLetter) -> Progress {
+        self.counters.received += 1;
+        let refused = word.refusal(&self.settings.four_letter_words);
+        let cnxn = self.get_mut(id).expect("looked up by the caller");
+        cnxn.received += 1;
+        cnxn.phase = Phase::Asked;
+        match refused {
+            Some(text) => self.answer_text(id, text.as_bytes()),
+            None => self.texts.push((id, word)),
+        }
+        Progress::Paused
+    }
+
+    fn frame(&mut self, now: Instant, id: CnxnId, frame: Bytes) {
+        self.counters.received += 1;
+        let cnxn = self.get_mut(id).expect("looked up by the caller");
+        cnxn.heard = now;
+        cnxn.received += 1;
+        match cnxn.phase {
+            Phase::New => self.shake_hands(id, &frame),
+            Phase::Established { session, .. } => {
+                self.heard.insert(session, now);
+                self.request(now, id, session, frame);
+            }
+            Phase::Shaking { .. } | Phase::Asked => unreachable!("frames of such a connection are not looked at"),
+        }
+    }
+
+    fn shake_hands(&mut self, id: CnxnId, frame: &[u8]) {
+        let newest = self.tree.zxid();
+        let (min, max) = (self.settings.timeout_min_ms, self.settings.timeout_max_ms);
+        let cnxn = self.get_mut(id).expect("looked up by the caller");
+        let Ok(request) = ConnectRequest::decode(frame) else {
+            return cnxn.close(CloseReason::BadHandshake);
+        };
+        if request.last_zxid_seen > newest {
+            return cnxn.close(CloseReason::ClientAhead { seen: request.last_zxid_seen, newest });
+        }
+        let timeout_ms = request.timeout_ms.clamp(min, max);
+        cnxn.phase = Phase::Shaking { timeout_ms, read_only: request.read_only.map(|_| false) };
+        self.asks.push(match request.session {
+            SessionId::NONE => Ask::OpenSession { cnxn: id, timeout_ms },
+            session => Ask::Attach { cnxn: id, session, timeout_ms, password: request.password },
+        });
+    }
+
+    fn establish(
+        &mut self,
+        now: Instant,
+        id: CnxnId,
+        session: SessionId,
+        password: client::Password,
+        timeout_ms: i32,
+        read_only: Option<bool>,
+    ) {
+        let Some(cnxn) = self.get_mut(id) else { return };
+        cnxn.phase = Phase::Established { session, timeout_ms };
+        cnxn.heard = now;
+        cnxn.put_frame(|out| ConnectResponse { timeout_ms, session, password, read_only }.encode(out));
+        self.counters.sent += 1;
+        self.by_session.insert(session, id.slot);
+        self.ready.push(id.slot);
+    }
+
+    fn request(&mut self, now: Instant, id: CnxnId, session: SessionId, frame: Bytes) {
+        let mut r = JuteReader::new(&frame);
+        let Ok(header) = RequestHeader::decode(&mut r) else {
+            return self.close(id, CloseReason::BadRequest);
+        };
+        let body = r.rest();
+        match OpCode::from_wire(header.op) {
+            Some(OpCode::Ping) => self.put_header(id, XID_PING, self.tree.zxid(), 0),
+            Some(OpCode::Auth) => self.authenticate(id, header.xid, body),
+            Some(OpCode::Sasl) => self.refuse_sasl(id, header.xid),
+            Some(op) if op.is_write() => {
+                let op = WriteOp::decode(op, &frame, body);
+                let cnxn = self.get_mut(id).expect("looked up by the caller");
+                let capture = matches!(cnxn.pending.back(), Some(Pending::Read { .. }));
+                let ids = Arc::clone(&cnxn.ids);
+                self.wait(id, Pending::Write { xid: header.xid, since: now });
+                self.asks.push(Ask::Write(WriteRequest { cnxn: id, session, xid: header.xid, op, ids, capture }));
+            }
+            Some(op) if op != OpCode::Check => {
+                let cnxn = self.get_mut(id).expect("looked up by the caller");
+                if cnxn.pending.is_empty() {
+                    let ids = Arc::clone(&cnxn.ids);
+                    self.answer_read(now, now, id.slot, header.xid, op, body, &ids, None);
+                } else {
+                    let ids = Arc::clone(&cnxn.ids);
+                    let body = frame.slice_ref(body);
+                    self.wait(id, Pending::Read { xid: header.xid, op, body, ids, since: now });
+                }
+            }
+            _ => {
+                self.put_header(id, header.xid, Zxid(-1), ErrorCode::Unimplemented.code());
+                self.close(id, CloseReason::UnknownOperation(header.op));
+            }
+        }
+    }
+
+    fn wait(&mut self, id: CnxnId, pending: Pending) {
+        self.outstanding += usize::from(pending.counts());
+        self.get_mut(id).expect("looked up by the caller").pending.push_back(pending);
+    }
+
+    fn authenticate(&mut self, id: CnxnId, xid: i32, body: &[u8]) {
+        let settings = &self.settings;
+        match auth::decode(body).map(|packet| packet.identities(&settings.rules, settings.super_digest.as_deref())) {
+            Ok(Ok(identities)) => {
+                let cnxn = self.get_mut(id).expect("looked up by the caller");
+                let ids: &mut Vec<Id> = Arc::make_mut(&mut cnxn.ids);
+                for identity in identities {
+                    if !ids.contains(&identity) {
+                        ids.push(identity);
+                    }
+                }
+                self.put_header(id, xid, Zxid::ZERO, 0);
+            }
+            Ok(Err(scheme)) => {
+                tracing::warn!("Authentication failed for scheme: {scheme}");
+                self.put_header(id, xid, Zxid::ZERO, ErrorCode::AuthFailed.code());
+                self.close(id, CloseReason::AuthFailed);
+            }
+            Err(_) => self.close(id, CloseReason::BadRequest),
+        }
+    }
+
+    /// A server without SASL answers with a null token, and the client concludes what it must.
+    fn refuse_sasl(&mut self, id: CnxnId, xid: i32) {
+        self.counters.sent += 1;
+        let cnxn = self.get_mut(id).expect("looked up by the caller");
+        cnxn.put_frame(|out| {
+            ReplyHeader { xid, zxid: Zxid::ZERO, err: 0 }.encode(out);
+            out.put_buffer(None);
+        });
+        self.ready.push(id.slot);
+    }
+
+    fn put_header(&mut self, id: CnxnId, xid: i32, zxid: Zxid, err: i32) {
+        self.counters.sent += 1;
+        if let Some(cnxn) = self.get_mut(id) {
+            reply::encode_header(&mut cnxn.out, xid, zxid, err);
+            cnxn.sent += 1;
+            self.ready.push(id.slot);
+        }
+    }
+
+    /// Puts out one commit's events, then its reply.
+    fn commit(&mut self, now: Instant, commit: &Committed, answered: &mut Vec<Slot>) {
+        let own = commit.to.filter(|(cnxn, _)| cnxn.shard == self.settings.shard && self.get(*cnxn).is_some());
+        if let (Some((cnxn, _)), Some(before)) = (own, &commit.before) {
+            self.answer_reads(now, cnxn.slot, Some(before));
+        }
+        if !self.watches.is_empty() {
+            for change in &commit.changes {
+                self.fire(commit.zxid, change);
+            }
+        }
+        if let Some((cnxn, xid)) = own {
+            self.reply(now, cnxn, xid, commit);
+            answered.push(cnxn.slot);
+        }
+        if let SessionChange::Closed(session) = commit.session
+            && let Some(slot) = self.by_session.remove(&session)
+            && let Some(cnxn) = &mut self.slots[slot as usize]
+        {
+            cnxn.close(CloseReason::SessionClosed);
+            self.ready.push(slot);
+        }
+    }
+
+    fn fire(&mut self, zxid: Zxid, change: &crate::tree::Change) {
+        let Cnxns { watches, slots, ready, counters, settings, .. } = self;
+        watches.trigger(change, |slot, kind, path, list| {
+            let Some(cnxn) = &mut slots[slot as usize] else { return };
+            if !settings.rules.skip_acl && acl::check(list, perms::READ, &cnxn.ids).is_err() {
+                return;
+            }
+            counters.sent += 1;
+            cnxn.sent += 1;
+            cnxn.put_frame(|out| encode_event(out, zxid, kind, path));
+            if cnxn.out.len() > OUTPUT_MAX_BYTES {
+                cnxn.close(CloseReason::NotReading);
+            }
+            ready.push(slot);
+        });
+    }
+
+    fn reply(&mut self, now: Instant, id: CnxnId, xid: i32, commit: &Committed) {
+        if let SessionChange::Opened { session, password } = commit.session {
+            let Some(cnxn) = self.get_mut(id) else { return };
+            let Phase::Shaking { timeout_ms, read_only } = cnxn.phase else { return };
+            return self.establish(now, id, session, password, timeout_ms, read_only);
+        }
+        let cnxn = self.get_mut(id).expect("looked up by the caller");
+        let front = cnxn.pending.pop_front();
+        let Some(Pending::Write { xid: expected, since }) = front else {
+            panic!("the next reply of {id:?} is due to a write, not to {front:?}");
+        };
+        assert_eq!(expected, xid, "replies of {id:?} are due in the order of its requests");
+        reply::encode(&mut cnxn.out, xid, commit.zxid, &commit.outcome);
+        cnxn.sent += 1;
+        self.outstanding -= usize::from(xid > 0);
+        self.counters.sent += 1;
+        self.counters.answered(now.since_ms(since));
+        self.ready.push(id.slot);
+    }
+
+    /// Answers the reads at the head of a connection's queue, from `tree` or else the newest version.
+    fn answer_reads(&mut self, now: Instant, slot: Slot, tree: Option<&Tree>) {
+        while let Some(cnxn) = &mut self.slots[slot as usize]
+            && matches!(cnxn.pending.front(), Some(Pending::Read { .. }))
+        {
+            let Some(Pending::Read { xid, op, body, ids, since }) = cnxn.pending.pop_front() else { unreachable!() };
+            self.outstanding -= usize::from(xid > 0);
+            self.answer_read(now, since, slot, xid, op, &body, &ids, tree);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // A request's parts; both callers hold them apart.
+    fn answer_read(
+        &mut self,
+        now: Instant,
+        since: Instant,
+        slot: Slot,
+        xid: i32,
+        op: OpCode,
+        body: &[u8],
+        ids: &[Id],
+        tree: Option<&Tree>,
+    ) {
+        let Cnxns { tree: newest, watches, slots, settings, ready, counters, .. } = self;
+        let Some(cnxn) = &mut slots[slot as usize] else { return };
+        let tree = tree.unwrap_or(newest);
+        match ReadOp::decode(op, body) {
+            Ok(op) => read::Reader { tree, watches, slot, ids, rules: &settings.rules }.answer(xid, &op, &mut cnxn.out),
+            Err(_) => {
+                reply::encode_header(&mut cnxn.out, xid, tree.zxid(), ErrorCode::MarshallingError.code());
+            }
+        }
+        cnxn.sent += 1;
+        counters.sent += 1;
+        counters.answered(now.since_ms(since));
+        ready.push(slot);
+    }
+}

@@ -1,0 +1,200 @@
+//! What a server keeps of one connection.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::proto::client::Id;
+use crate::proto::frame;
+use crate::proto::op::OpCode;
+use crate::types::{CnxnId, Instant, SessionId, Zxid};
+
+/// One client connection.
+pub(super) struct Cnxn {
+    pub(super) id: CnxnId,
+    pub(super) peer: SocketAddr,
+    pub(super) phase: Phase,
+    /// Who the client has shown to be; what a request is allowed is decided by those at its receipt.
+    pub(super) ids: Arc<Vec<Id>>,
+    /// Requests without a reply yet, oldest first. The first is always a write: a read at the head is answered.
+    pub(super) pending: VecDeque<Pending>,
+    /// Frames to be sent.
+    pub(super) out: Vec<u8>,
+    /// Set once, when the connection is to be closed after its output.
+    pub(super) close: Option<CloseReason>,
+    /// When something last came in.
+    pub(super) heard: Instant,
+    pub(super) received: u64,
+    pub(super) sent: u64,
+}
+
+/// How far a connection has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// Nothing received yet.
+    New,
+    /// A four-letter word is being answered.
+    Asked,
+    /// The handshake waits for its session; nothing further is read.
+    Shaking { timeout_ms: i32, read_only: Option<bool> },
+    /// In use.
+    Established { session: SessionId, timeout_ms: i32 },
+}
+
+/// A request that waits for its reply.
+#[derive(Debug)]
+pub(super) enum Pending {
+    Write {
+        xid: i32,
+        since: Instant,
+    },
+    /// Waits for the writes before it.
+    Read {
+        xid: i32,
+        op: OpCode,
+        body: Bytes,
+        ids: Arc<Vec<Id>>,
+        since: Instant,
+    },
+}
+
+impl Pending {
+    /// Whether it counts against the limit of outstanding requests: Apache leaves out special xids.
+    pub(super) fn counts(&self) -> bool {
+        let (Pending::Write { xid, .. } | Pending::Read { xid, .. }) = self;
+        *xid > 0
+    }
+}
+
+/// Why a server closes a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CloseReason {
+    /// A frame length below 0 or above `jute.maxbuffer`.
+    BadLength(i32),
+    /// The first frame was no handshake.
+    BadHandshake,
+    /// A request without a whole header, or an auth packet that cannot be read.
+    BadRequest,
+    /// The client has seen a newer state than this server's.
+    ClientAhead {
+        /// By the client.
+        seen: Zxid,
+        /// Here.
+        newest: Zxid,
+    },
+    /// The session is gone, or the password was wrong.
+    InvalidSession,
+    /// The session was taken over by another connection.
+    SessionMoved,
+    /// The session was closed or ran out.
+    SessionClosed,
+    /// An opcode that this server does not know.
+    UnknownOperation(i32),
+    /// An auth packet was refused.
+    AuthFailed,
+    /// A four-letter word was answered.
+    FourLetter,
+    /// Nothing came for longer than the session's timeout.
+    Silent,
+    /// No handshake came in time.
+    NoSession,
+    /// The client does not read what it is sent.
+    NotReading,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloseReason::BadLength(len) => write!(
+                f,
+                "a message with advertised length of {len} is either a malformed message or too large to process \
+                 (length is greater than jute.maxbuffer)"
+            ),
+            CloseReason::BadHandshake => write!(f, "its first message is no connect request"),
+            CloseReason::BadRequest => write!(f, "it sent a request that cannot be read"),
+            CloseReason::ClientAhead { seen, newest } => {
+                write!(f, "it has seen zxid {seen}, our last zxid is {newest}; the client must try another server")
+            }
+            CloseReason::InvalidSession => write!(f, "its session is invalid, probably expired"),
+            CloseReason::SessionMoved => write!(f, "its session has moved to another connection"),
+            CloseReason::SessionClosed => write!(f, "its session is closed"),
+            CloseReason::UnknownOperation(op) => write!(f, "it asked for the unknown operation {op}"),
+            CloseReason::AuthFailed => write!(f, "its authentication failed"),
+            CloseReason::FourLetter => write!(f, "its four-letter word was answered"),
+            CloseReason::Silent => write!(f, "nothing was heard of it for its session timeout"),
+            CloseReason::NoSession => write!(f, "it sent no connect request in time"),
+            CloseReason::NotReading => write!(f, "it does not read what it is sent"),
+        }
+    }
+}
+
+/// A connection as `stat` and `cons` show it.
+#[derive(Clone, Debug)]
+pub struct CnxnInfo {
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// Requests without a reply.
+    pub queued: usize,
+    /// Frames received.
+    pub received: u64,
+    /// Frames sent.
+    pub sent: u64,
+    /// 0 before the handshake.
+    pub session: SessionId,
+    /// Whether a four-letter word is being answered on it.
+    pub asked: bool,
+}
+
+impl Cnxn {
+    pub(super) fn new(id: CnxnId, peer: SocketAddr, now: Instant) -> Cnxn {
+        let ids = Arc::new(vec![Id::new("ip", peer.ip().to_string())]);
+        Cnxn {
+            id,
+            peer,
+            phase: Phase::New,
+            ids,
+            pending: VecDeque::new(),
+            out: Vec::new(),
+            close: None,
+            heard: now,
+            received: 0,
+            sent: 0,
+        }
+    }
+
+    pub(super) fn session(&self) -> Option<SessionId> {
+        match self.phase {
+            Phase::Established { session, .. } => Some(session),
+            _ => None,
+        }
+    }
+
+    pub(super) fn outstanding(&self) -> usize {
+        self.pending.iter().filter(|pending| pending.counts()).count()
+    }
+
+    /// Notes the first reason; later ones change nothing.
+    pub(super) fn close(&mut self, reason: CloseReason) {
+        self.close.get_or_insert(reason);
+    }
+
+    pub(super) fn put_frame(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        let start = frame::begin(&mut self.out);
+        encode(&mut self.out);
+        frame::end(&mut self.out, start);
+    }
+
+    pub(super) fn info(&self) -> CnxnInfo {
+        CnxnInfo {
+            peer: self.peer,
+            queued: self.pending.len(),
+            received: self.received,
+            sent: self.sent,
+            session: self.session().unwrap_or_default(),
+            asked: self.phase == Phase::Asked,
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! What requests ask for: writes become transactions, reads become replies.
+
+pub mod pipeline;
+pub mod prepare;
+pub mod read;
+pub mod reply;

@@ -1,0 +1,380 @@
+//! The order of writes: requests in, transactions out, and what each did handed on once it may be seen.
+//!
+//! The pipeline keeps two versions of the tree. The *head* has every write applied that was accepted, so
+//! that the next one is validated against its predecessors; the *committed* one is what clients may see. A write
+//! is applied once, to the head, when it is accepted; its reply and its events wait in `outstanding` until
+//! [`Pipeline::commit`] says that its place in the order is safe. Where that knowledge comes from, a flush
+//! here, a quorum in an ensemble, is not the pipeline's business.
+//!
+//! ```text
+//! Ask ──> validate + apply to head ──> Proposals (to the log)      outstanding: reply, events
+//!                                            │ flushed                   │
+//!                                            └────── commit(zxid) ───────┴──> CommitBatch (to the client shards)
+//! ```
+//!
+//! Source: `PrepRequestProcessor`, `FinalRequestProcessor`, `ContainerManager`; Zab step "broadcast".
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::prepare::{self, Rules};
+use crate::proto::ErrorCode;
+use crate::proto::client::{Id, Password};
+use crate::proto::op::WriteOp;
+use crate::proto::txn::{LoggedTxn, Txn, TxnHeader};
+use crate::session::{self, Refused, Sessions};
+use crate::tree::{Applied, Change, DataTree, Outcome, Tree};
+use crate::types::{CnxnId, Instant, SessionId, WallMs, Zxid};
+
+/// What client shards ask of the shard that orders writes.
+#[derive(Debug)]
+pub enum Ask {
+    /// A write of an established session.
+    Write(WriteRequest),
+    /// A new session for a connection that has just shaken hands.
+    OpenSession {
+        /// Who waits for it.
+        cnxn: CnxnId,
+        /// Negotiated.
+        timeout_ms: i32,
+    },
+    /// A session that a client had on another connection.
+    Attach {
+        /// Who wants it.
+        cnxn: CnxnId,
+        /// Which.
+        session: SessionId,
+        /// Negotiated anew.
+        timeout_ms: i32,
+        /// As the client sent it.
+        password: Vec<u8>,
+    },
+    /// Sessions heard of since the last such message, and when.
+    Touch(Vec<(SessionId, Instant)>),
+}
+
+/// A write and who asked for it.
+#[derive(Debug)]
+pub struct WriteRequest {
+    /// Who waits for the reply.
+    pub cnxn: CnxnId,
+    /// In whose name.
+    pub session: SessionId,
+    /// The client's number for it.
+    pub xid: i32,
+    /// What.
+    pub op: WriteOp,
+    /// The connection's identities when the request came in.
+    pub ids: Arc<Vec<Id>>,
+    /// Reads of the same session stand between its previous write and this one: keep the version of the tree
+    /// that they are to see.
+    pub capture: bool,
+}
+
+/// What is told to one client shard, outside the order of commits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The end of a handshake with an old session: whether the client may have it.
+    Attached {
+        /// Who asked.
+        cnxn: CnxnId,
+        /// `None`: gone, or the wrong password.
+        session: Option<SessionId>,
+    },
+    /// The connection has lost its session to another, or speaks in the name of one that it does not own.
+    Close(CnxnId),
+}
+
+/// One write that has become visible.
+#[derive(Debug)]
+pub struct Committed {
+    /// Its place.
+    pub zxid: Zxid,
+    /// Who waits for the reply, and its xid.
+    pub to: Option<(CnxnId, i32)>,
+    /// For the reply.
+    pub outcome: Outcome,
+    /// For the watches.
+    pub changes: Vec<Change>,
+    /// The version before it, if the request asked for it.
+    pub before: Option<Tree>,
+    /// Set if it opened or closed a session.
+    pub session: SessionChange,
+}
+
+/// See [`Committed`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SessionChange {
+    /// Neither.
+    None,
+    /// The connection in `to` now has it.
+    Opened {
+        /// The new session.
+        session: SessionId,
+        /// What a reconnecting client must show.
+        password: Password,
+    },
+    /// Connections that still have it are closed.
+    Closed(SessionId),
+}
+
+/// Writes that became visible together, in order, and the version of the tree that shows them all.
+#[derive(Debug)]
+pub struct CommitBatch {
+    /// In order.
+    pub commits: Vec<Committed>,
+    /// With all of them applied.
+    pub tree: Tree,
+}
+
+/// Transactions that were accepted since the last [`Pipeline::take_proposals`].
+#[derive(Default, Debug)]
+pub struct Proposals {
+    /// Their bytes, one after the other, as Apache writes them.
+    pub bytes: Vec<u8>,
+    /// Of each: its zxid and where its bytes end.
+    pub ends: Vec<(Zxid, usize)>,
+}
+
+impl Proposals {
+    /// Each transaction and its bytes.
+    pub fn iter(&self) -> impl Iterator<Item = (Zxid, &[u8])> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|(_, end)| *end));
+        starts.zip(&self.ends).map(|(start, (zxid, end))| (*zxid, &self.bytes[start..*end]))
+    }
+}
+
+/// How containers are looked for (`znode.container.*`).
+const CONTAINER_CHECK_MS: u64 = 60_000;
+/// The most containers removed at one check (`znode.container.maxPerMinute`).
+const CONTAINERS_MAX: usize = 10_000;
+
+/// See the module.
+pub struct Pipeline {
+    head: DataTree,
+    sessions: Sessions,
+    rules: Rules,
+    digests: bool,
+    outstanding: VecDeque<Committed>,
+    /// Versions of the tree that a commit may show, oldest first; each ends a batch.
+    marks: VecDeque<Tree>,
+    committed: Zxid,
+    proposals: Proposals,
+    answers: Vec<Answer>,
+    containers_checked: Instant,
+}
+
+impl Pipeline {
+    /// A pipeline on a state that was recovered: everything in it is committed, and its sessions have their full
+    /// timeout from `now` on.
+    pub fn new(data_tree: DataTree, mut sessions: Sessions, rules: Rules, digests: bool, now: Instant) -> Pipeline {
+        for (session, timeout_ms) in data_tree.sessions() {
+            sessions.insert(*session, *timeout_ms, None, now);
+        }
+        Pipeline {
+            committed: data_tree.tree().zxid(),
+            head: data_tree,
+            sessions,
+            rules,
+            digests,
+            outstanding: VecDeque::new(),
+            marks: VecDeque::new(),
+            proposals: Proposals::default(),
+            answers: Vec::new(),
+            containers_checked: now,
+        }
+    }
+
+    /// The newest state, with writes that are not committed yet.
+    pub fn head(&self) -> &DataTree {
+        &self.head
+    }
+
+    /// Number of sessions.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Writes accepted and not committed.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    /// Takes in what a client shard asks.
+    pub fn handle(&mut self, now: Instant, wall: WallMs, ask: Ask) {
+        match ask {
+            Ask::Write(request) => self.write(wall, request),
+            Ask::OpenSession { cnxn, timeout_ms } => {
+                let session = self.sessions.allocate();
+                self.sessions.insert(session, timeout_ms, Some(cnxn), now);
+                let header = self.next_header(session, 0, wall);
+                let opened = SessionChange::Opened { session, password: session::password(session) };
+                self.propose(header, Txn::CreateSession { timeout_ms }, Some((cnxn, 0)), None, opened);
+            }
+            Ask::Attach { cnxn, session, timeout_ms, password } => {
+                let attached = if password == session::password(session) {
+                    self.sessions.attach(session, timeout_ms, cnxn, now)
+                } else {
+                    Err(Refused::Expired)
+                };
+                if let Ok(Some(before)) = attached {
+                    self.answers.push(Answer::Close(before));
+                }
+                self.answers.push(Answer::Attached { cnxn, session: attached.is_ok().then_some(session) });
+            }
+            Ask::Touch(touched) => {
+                for (session, heard) in touched {
+                    self.sessions.touch(session, heard);
+                }
+            }
+        }
+    }
+
+    /// Does what time brings: closes sessions that have run out, removes containers that were emptied.
+    /// Returns the sessions it closed, with their timeouts in ms, for the log.
+    pub fn tick(&mut self, now: Instant, wall: WallMs) -> Vec<(SessionId, u64)> {
+        let expired = self.sessions.expire(now);
+        for (session, _) in &expired {
+            self.close(*session, 0, wall, None, None);
+        }
+        if now.since_ms(self.containers_checked) >= CONTAINER_CHECK_MS {
+            self.containers_checked = now;
+            self.remove_empty_containers(wall);
+        }
+        expired
+    }
+
+    /// What is to be logged. The caller's to flush, in order, before it calls [`Pipeline::commit`].
+    pub fn take_proposals(&mut self, spare: Proposals) -> Proposals {
+        if self.proposals.ends.is_empty() {
+            return spare;
+        }
+        self.marks.push_back(self.head.tree().clone());
+        std::mem::replace(&mut self.proposals, spare)
+    }
+
+    /// Whether something waits for [`Pipeline::take_proposals`].
+    pub fn has_proposals(&self) -> bool {
+        !self.proposals.ends.is_empty()
+    }
+
+    /// What is to be told to the shards now.
+    pub fn take_answers(&mut self) -> Vec<Answer> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Transactions up to `zxid` are safe: makes visible the batches that they complete.
+    pub fn commit(&mut self, zxid: Zxid) -> Option<CommitBatch> {
+        let mut newest = None;
+        while self.marks.front().is_some_and(|mark| mark.zxid() <= zxid) {
+            newest = self.marks.pop_front();
+        }
+        let tree = newest?;
+        let count = self.outstanding.partition_point(|proposal| proposal.zxid <= tree.zxid());
+        let commits: Vec<Committed> = self.outstanding.drain(..count).collect();
+        for commit in &commits {
+            if let SessionChange::Closed(session) = commit.session {
+                self.sessions.remove(session);
+            }
+        }
+        assert!(self.committed < tree.zxid(), "commits must move on");
+        self.committed = tree.zxid();
+        Some(CommitBatch { commits, tree })
+    }
+
+    fn write(&mut self, wall: WallMs, request: WriteRequest) {
+        let WriteRequest { cnxn, session, xid, op, ids, capture } = request;
+        let before = capture.then(|| self.head.tree().clone());
+        let to = Some((cnxn, xid));
+        match self.sessions.check(session, cnxn) {
+            Err(Refused::Moved) => return self.answers.push(Answer::Close(cnxn)),
+            Err(Refused::Expired) => return self.refuse(session, xid, wall, to, before, ErrorCode::SessionExpired),
+            Ok(()) => {}
+        }
+        match op {
+            WriteOp::CloseSession => self.close(session, xid, wall, to, before),
+            WriteOp::Multi(parts) => {
+                let header = self.next_header(session, xid, wall);
+                let rules = self.rules;
+                let (txn, applied) =
+                    self.head.apply_multi(&header, &parts, |head, part| prepare::prepare(head, part, &ids, &rules));
+                self.accept(header, &txn, applied, to, before, SessionChange::None);
+            }
+            op => match prepare::prepare(&self.head, &op, &ids, &self.rules) {
+                Ok(txn) => {
+                    let header = self.next_header(session, xid, wall);
+                    self.propose(header, txn, to, before, SessionChange::None);
+                }
+                Err(code) => self.refuse(session, xid, wall, to, before, code),
+            },
+        }
+    }
+
+    fn close(&mut self, session: SessionId, xid: i32, wall: WallMs, to: Option<(CnxnId, i32)>, before: Option<Tree>) {
+        self.sessions.mark_closing(session);
+        let paths = self.head.ephemerals_of(session).cloned().collect();
+        let header = self.next_header(session, xid, wall);
+        self.propose(header, Txn::CloseSession { paths: Some(paths) }, to, before, SessionChange::Closed(session));
+    }
+
+    /// A refused write takes its place in the order too, as an error.
+    fn refuse(
+        &mut self,
+        session: SessionId,
+        xid: i32,
+        wall: WallMs,
+        to: Option<(CnxnId, i32)>,
+        before: Option<Tree>,
+        code: ErrorCode,
+    ) {
+        let header = self.next_header(session, xid, wall);
+        self.propose(header, Txn::Error { err: code.code() }, to, before, SessionChange::None);
+    }
+
+    fn propose(
+        &mut self,
+        header: TxnHeader,
+        txn: Txn,
+        to: Option<(CnxnId, i32)>,
+        before: Option<Tree>,
+        session: SessionChange,
+    ) {
+        let applied = self.head.apply(&header, &txn);
+        self.accept(header, &txn, applied, to, before, session);
+    }
+
+    fn accept(
+        &mut self,
+        header: TxnHeader,
+        txn: &Txn,
+        applied: Applied,
+        to: Option<(CnxnId, i32)>,
+        before: Option<Tree>,
+        session: SessionChange,
+    ) {
+        let digest = self.digests.then(|| self.head.tree().digest());
+        LoggedTxn::encode_parts(&mut self.proposals.bytes, &header, txn, digest);
+        self.proposals.ends.push((header.zxid, self.proposals.bytes.len()));
+        let Applied { outcome, changes } = applied;
+        self.outstanding.push_back(Committed { zxid: header.zxid, to, outcome, changes, before, session });
+    }
+
+    fn next_header(&self, session: SessionId, cxid: i32, time: WallMs) -> TxnHeader {
+        TxnHeader { session, cxid, zxid: self.head.tree().zxid().next(), time }
+    }
+
+    fn remove_empty_containers(&mut self, wall: WallMs) {
+        let is_empty = |path: &Arc<str>| {
+            let node = self.head.tree().get(path);
+            node.is_some_and(|node| node.child_count() == 0 && node.meta.cversion > 0)
+        };
+        let empty: Vec<_> =
+            self.head.containers().filter(|path| is_empty(path)).take(CONTAINERS_MAX).cloned().collect();
+        for path in empty {
+            if let Ok(txn) = prepare::prepare_delete_container(&self.head, &path) {
+                let header = self.next_header(SessionId::NONE, 0, wall);
+                self.propose(header, txn, None, None, SessionChange::None);
+            }
+        }
+    }
+}

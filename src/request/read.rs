@@ -1,0 +1,166 @@
+//! Replies to reads, made from one version of the tree. No read changes anything but the watches.
+//!
+//! Source: `FinalRequestProcessor.processRequest`, `DataTree.setWatches`.
+
+use super::prepare::Rules;
+use crate::jute::Write;
+use crate::proto::client::{Acl, AclList, EventType, Id, ReplyHeader, encode_event, perms};
+use crate::proto::op::{MultiHeader, OpCode, ReadOp, SetWatches};
+use crate::proto::{ErrorCode, frame};
+use crate::tree::watch::{Slot, Watches};
+use crate::tree::{Tree, Znode};
+use crate::types::Zxid;
+
+/// What a read is answered from, and for whom.
+pub struct Reader<'a> {
+    /// The version of the tree.
+    pub tree: &'a Tree,
+    /// Where the asker's watches go.
+    pub watches: &'a mut Watches,
+    /// The asker's connection.
+    pub slot: Slot,
+    /// The asker's identities.
+    pub ids: &'a [Id],
+    /// Whether ACLs count.
+    pub rules: &'a Rules,
+}
+
+impl Reader<'_> {
+    /// Appends the whole reply to `out`, framed; what `setWatches` makes up stands before it.
+    pub fn answer(&mut self, xid: i32, op: &ReadOp<'_>, out: &mut Vec<u8>) {
+        if let ReadOp::SetWatches(watches) = op {
+            self.set_watches(watches, out);
+        }
+        let start = frame::begin(out);
+        let header = |err: i32| ReplyHeader { xid, zxid: self.tree.zxid(), err };
+        header(0).encode(out);
+        if let Err(code) = self.body(op, out) {
+            out.truncate(start);
+            header(code.code()).encode(out);
+        }
+        frame::end(out, start);
+    }
+
+    fn body(&mut self, op: &ReadOp<'_>, out: &mut Vec<u8>) -> Result<(), ErrorCode> {
+        match op {
+            ReadOp::Exists { path, watch } => {
+                if path.contains('\0') {
+                    return Err(ErrorCode::BadArguments);
+                }
+                let node = self.tree.get(path);
+                if let Some(node) = node {
+                    self.rules.check_acl(node, perms::READ, self.ids)?;
+                }
+                if *watch {
+                    self.watches.watch_data(path, self.slot);
+                }
+                node.ok_or(ErrorCode::NoNode)?.stat().encode(out);
+            }
+            ReadOp::GetData { path, watch } => {
+                let node = readable(self.tree, path, self.ids, self.rules)?;
+                if *watch {
+                    self.watches.watch_data(path, self.slot);
+                }
+                out.put_buffer(node.data());
+                node.stat().encode(out);
+            }
+            ReadOp::GetChildren { path, watch, with_stat } => {
+                let node = readable(self.tree, path, self.ids, self.rules)?;
+                if *watch {
+                    self.watches.watch_children(path, self.slot);
+                }
+                put_children(node, out);
+                if *with_stat {
+                    node.stat().encode(out);
+                }
+            }
+            ReadOp::GetAcl { path } => {
+                let node = self.tree.get(path).ok_or(ErrorCode::NoNode)?;
+                self.rules.check_acl(node, perms::READ | perms::ADMIN, self.ids)?;
+                match self.rules.check_acl(node, perms::ADMIN, self.ids) {
+                    Ok(()) => node.acl.encode(out),
+                    Err(_) => masked(&node.acl).encode(out),
+                }
+                node.stat().encode(out);
+            }
+            ReadOp::Sync { path } => out.put_string(path),
+            ReadOp::MultiRead(ops) => {
+                for op in ops {
+                    let start = out.len();
+                    let code = if matches!(op, ReadOp::GetData { .. }) { OpCode::GetData } else { OpCode::GetChildren };
+                    MultiHeader { op: code as i32, done: false, err: 0 }.encode(out);
+                    if let Err(code) = self.body(op, out) {
+                        out.truncate(start);
+                        MultiHeader { op: -1, done: false, err: code.code() }.encode(out);
+                        out.put_int(code.code());
+                    }
+                }
+                MultiHeader::END.encode(out);
+            }
+            ReadOp::SetWatches(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Watches that a reconnecting client had: those whose event it has missed fire now, the others are
+    /// taken up again.
+    fn set_watches(&mut self, asked: &SetWatches<'_>, out: &mut Vec<u8>) {
+        let (tree, seen) = (self.tree, asked.relative_zxid);
+        let mut tell = |kind, path: &str| {
+            let start = frame::begin(out);
+            encode_event(out, Zxid(-1), kind, path);
+            frame::end(out, start);
+        };
+        for path in &asked.data {
+            match tree.get(path) {
+                None => tell(EventType::NodeDeleted, path),
+                Some(node) if node.meta.mzxid > seen => tell(EventType::NodeDataChanged, path),
+                Some(_) => self.watches.watch_data(path, self.slot),
+            }
+        }
+        for path in &asked.exist {
+            match tree.get(path) {
+                None => self.watches.watch_data(path, self.slot),
+                Some(_) => tell(EventType::NodeCreated, path),
+            }
+        }
+        for path in &asked.child {
+            match tree.get(path) {
+                None => tell(EventType::NodeDeleted, path),
+                Some(node) if node.meta.pzxid > seen => tell(EventType::NodeChildrenChanged, path),
+                Some(_) => self.watches.watch_children(path, self.slot),
+            }
+        }
+    }
+}
+
+fn readable<'a>(tree: &'a Tree, path: &str, ids: &[Id], rules: &Rules) -> Result<&'a Znode, ErrorCode> {
+    let node = tree.get(path).ok_or(ErrorCode::NoNode)?;
+    rules.check_acl(node, perms::READ, ids)?;
+    Ok(node)
+}
+
+fn put_children(node: &Znode, out: &mut Vec<u8>) {
+    out.put_int(node.child_count() as i32);
+    for child in node.children() {
+        out.put_buffer(Some(child.name()));
+    }
+}
+
+/// Hides the password hashes of `digest` entries from those who may not administer the znode.
+fn masked(list: &AclList) -> AclList {
+    let mask = |acl: &Acl| {
+        let mut acl = acl.clone();
+        if acl.id.scheme == "digest"
+            && let Some(colon) = acl.id.id.find(':')
+        {
+            acl.id.id.truncate(colon);
+            acl.id.id.push_str(":x");
+        }
+        acl
+    };
+    match list.entries() {
+        None => AclList::OPEN,
+        Some(entries) => AclList::new(entries.iter().map(mask).collect()),
+    }
+}

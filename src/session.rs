@@ -1,0 +1,244 @@
+//! Sessions as the ordering server sees them: who holds one, and when it runs out.
+//!
+//! Deadlines are rounded up to whole ticks, so that sessions expire in buckets and a touch costs little:
+//! a session dies between its timeout and one tick more after it was last heard of.
+//! Source: `SessionTrackerImpl.java`, `ExpiryQueue.java`, `ZooKeeperServer.generatePasswd`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::BuildHasherDefault;
+
+use siphasher::sip::SipHasher13;
+
+use crate::proto::client::Password;
+use crate::types::{CnxnId, Instant, SessionId, WallMs};
+
+/// The sessions of the ensemble, and their deadlines.
+pub struct Sessions {
+    tick_ms: u64,
+    /// Touches come from the client shards in batches this far apart at most; a deadline waits that
+    /// much longer, so that no session dies whose touch is on its way.
+    grace_ms: u64,
+    next_id: i64,
+    /// Looked up only; what needs an order stands in `buckets`.
+    live: HashMap<SessionId, Session, BuildHasherDefault<SipHasher13>>,
+    buckets: BTreeMap<Instant, BTreeSet<SessionId>>,
+}
+
+struct Session {
+    timeout_ms: u64,
+    expires: Instant,
+    closing: bool,
+    owner: Option<CnxnId>,
+}
+
+/// Why a request may not go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// The session is gone or closing.
+    Expired,
+    /// It now belongs to another connection.
+    Moved,
+}
+
+impl Sessions {
+    /// No sessions yet. `server_id` (0 to 255) becomes the top byte of new ids; `wall` seeds the rest, so
+    /// that ids are not given out again after a restart.
+    pub fn new(tick_ms: u64, grace_ms: u64, server_id: u8, wall: WallMs) -> Sessions {
+        let next_id = ((wall.0 << 24) as u64 >> 8) as i64 | i64::from(server_id) << 56;
+        Sessions { tick_ms, grace_ms, next_id, live: HashMap::default(), buckets: BTreeMap::new() }
+    }
+
+    /// Number of sessions, closing ones included.
+    pub fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    /// A session id never given out before.
+    pub fn allocate(&mut self) -> SessionId {
+        self.next_id += 1;
+        SessionId(self.next_id - 1)
+    }
+
+    /// Takes up a session that was just made, or that was there when this server took over.
+    pub fn insert(&mut self, id: SessionId, timeout_ms: i32, owner: Option<CnxnId>, now: Instant) {
+        // An id that a restart finds in use must not be given out again.
+        if id.0 >= self.next_id && id.0 >> 56 == self.next_id >> 56 {
+            self.next_id = id.0 + 1;
+        }
+        let timeout_ms = timeout_ms.max(0) as u64;
+        let expires = self.deadline(now, timeout_ms);
+        self.buckets.entry(expires).or_default().insert(id);
+        self.live.insert(id, Session { timeout_ms, expires, closing: false, owner });
+    }
+
+    /// Gives a session to a connection. Returns the connection that had it before.
+    pub fn attach(
+        &mut self,
+        id: SessionId,
+        timeout_ms: i32,
+        owner: CnxnId,
+        now: Instant,
+    ) -> Result<Option<CnxnId>, Refused> {
+        let session = self.live.get_mut(&id).filter(|session| !session.closing).ok_or(Refused::Expired)?;
+        session.timeout_ms = timeout_ms.max(0) as u64;
+        let before = session.owner.replace(owner).filter(|before| *before != owner);
+        self.touch(id, now);
+        Ok(before)
+    }
+
+    /// The session was heard of at `heard`; unknown and closing ones are ignored.
+    pub fn touch(&mut self, id: SessionId, heard: Instant) {
+        let Some(session) = self.live.get(&id).filter(|session| !session.closing) else { return };
+        let expires = self.deadline(heard, session.timeout_ms);
+        if expires > session.expires {
+            self.move_to(id, expires);
+        }
+    }
+
+    /// Whether a request that came over `cnxn` may be carried out in the name of the session.
+    pub fn check(&self, id: SessionId, cnxn: CnxnId) -> Result<(), Refused> {
+        let session = self.live.get(&id).filter(|session| !session.closing).ok_or(Refused::Expired)?;
+        if session.owner == Some(cnxn) { Ok(()) } else { Err(Refused::Moved) }
+    }
+
+    /// Refuses further requests: the session's close is on its way.
+    pub fn mark_closing(&mut self, id: SessionId) {
+        if let Some(session) = self.live.get_mut(&id) {
+            session.closing = true;
+        }
+    }
+
+    /// Forgets a session that is closed.
+    pub fn remove(&mut self, id: SessionId) {
+        if let Some(session) = self.live.remove(&id) {
+            self.leave_bucket(id, session.expires);
+        }
+    }
+
+    /// Sessions whose time is over; each is marked closing and returned once, with its timeout in ms.
+    pub fn expire(&mut self, now: Instant) -> Vec<(SessionId, u64)> {
+        let mut expired = Vec::new();
+        while let Some((deadline, _)) = self.buckets.first_key_value() {
+            if deadline.after_ms(self.grace_ms) > now {
+                break;
+            }
+            let (_, bucket) = self.buckets.pop_first().expect("looked at just now");
+            for id in bucket {
+                let session = self.live.get_mut(&id).expect("buckets hold live sessions");
+                if !session.closing {
+                    session.closing = true;
+                    expired.push((id, session.timeout_ms));
+                }
+            }
+        }
+        expired
+    }
+
+    fn deadline(&self, heard: Instant, timeout_ms: u64) -> Instant {
+        Instant((heard.0.saturating_add(timeout_ms) / self.tick_ms + 1).saturating_mul(self.tick_ms))
+    }
+
+    fn move_to(&mut self, id: SessionId, expires: Instant) {
+        let Some(session) = self.live.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut session.expires, expires);
+        self.leave_bucket(id, before);
+        self.buckets.entry(expires).or_default().insert(id);
+    }
+
+    fn leave_bucket(&mut self, id: SessionId, expires: Instant) {
+        if let Some(bucket) = self.buckets.get_mut(&expires) {
+            bucket.remove(&id);
+            if bucket.is_empty() {
+                self.buckets.remove(&expires);
+            }
+        }
+    }
+}
+
+/// A session's password: the first 16 bytes of the `java.util.Random` stream that the id seeds, so that any
+/// server, of either kind, can check it without asking. It keeps mistakes out, not attackers.
+pub fn password(id: SessionId) -> Password {
+    const MULTIPLIER: u64 = 0x5_DEEC_E66D;
+    const MASK: u64 = (1 << 48) - 1;
+    let mut state = (id.0 as u64 ^ 0xB341_5C00 ^ MULTIPLIER) & MASK;
+    let mut password = Password::default();
+    for word in password.chunks_exact_mut(4) {
+        state = state.wrapping_mul(MULTIPLIER).wrapping_add(0xB) & MASK;
+        word.copy_from_slice(&((state >> 16) as u32).to_le_bytes());
+    }
+    password
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CNXN: CnxnId = CnxnId { shard: 0, slot: 0, generation: 0 };
+    const OTHER: CnxnId = CnxnId { shard: 0, slot: 1, generation: 0 };
+
+    fn sessions() -> Sessions {
+        Sessions::new(2000, 100, 1, WallMs(1_700_000_000_000))
+    }
+
+    #[test]
+    fn passwords_are_apaches() {
+        for (id, hex) in [
+            (0x1, "054cc74a37327db215e702e20c73f005"),
+            (0x0100000000000000, "f22acd4a97e69d6d20a49bb638eadb38"),
+            (0x01000a5b3c4d0000, "a926b028827d1d942f082aa79bfe35d3"),
+            (0x07200a5b3c4d0001, "bc47aa2822c9fcd8244b91d26f874aa0"),
+            (0x0100000cc6490000, "5d1235292691699a03bd6302df74ae0e"),
+        ] {
+            let got: String = password(SessionId(id)).iter().map(|b| format!("{b:02x}")).collect();
+            assert_eq!(got, hex, "session 0x{id:x}");
+        }
+    }
+
+    #[test]
+    fn a_session_dies_between_its_timeout_and_a_tick_more() {
+        let mut s = sessions();
+        s.insert(SessionId(1), 5000, Some(CNXN), Instant(1000));
+        assert_eq!(s.expire(Instant(6000)), []);
+        assert_eq!(s.expire(Instant(8099)), []);
+        assert_eq!(s.expire(Instant(8100)), [(SessionId(1), 5000)]);
+        assert_eq!(s.expire(Instant(90_000)), [], "told once");
+        assert_eq!(s.check(SessionId(1), CNXN), Err(Refused::Expired));
+    }
+
+    #[test]
+    fn touches_move_the_deadline_and_never_back() {
+        let mut s = sessions();
+        s.insert(SessionId(1), 5000, Some(CNXN), Instant(1000));
+        s.touch(SessionId(1), Instant(4000));
+        s.touch(SessionId(1), Instant(2000));
+        assert_eq!(s.expire(Instant(10_099)), []);
+        assert_eq!(s.expire(Instant(10_100)).len(), 1);
+    }
+
+    #[test]
+    fn a_session_that_moved_is_refused_to_its_old_connection() {
+        let mut s = sessions();
+        s.insert(SessionId(1), 5000, Some(CNXN), Instant(0));
+        assert_eq!(s.check(SessionId(1), CNXN), Ok(()));
+        assert_eq!(s.attach(SessionId(1), 5000, OTHER, Instant(1)), Ok(Some(CNXN)));
+        assert_eq!(s.check(SessionId(1), CNXN), Err(Refused::Moved));
+        s.mark_closing(SessionId(1));
+        assert_eq!(s.attach(SessionId(1), 5000, CNXN, Instant(1)), Err(Refused::Expired));
+        s.remove(SessionId(1));
+        assert!(s.is_empty() && s.buckets.is_empty());
+    }
+
+    #[test]
+    fn ids_carry_the_server_and_are_not_given_out_again() {
+        let mut s = sessions();
+        let first = s.allocate();
+        assert_eq!(first.0 >> 56, 1);
+        s.insert(SessionId(first.0 + 10), 5000, None, Instant(0));
+        assert_eq!(s.allocate(), SessionId(first.0 + 11));
+    }
+}
