@@ -15,3 +15,5 @@ pub mod request;
 pub mod cnxn;
 
 pub mod storage;
+pub mod server;
+pub mod shard;

@@ -190,6 +190,11 @@ impl Pipeline {
         &self.head
     }
 
+    /// The last transaction that clients may see.
+    pub fn committed(&self) -> Zxid {
+        self.committed
+    }
+
     /// Number of sessions.
     pub fn session_count(&self) -> usize {
         self.sessions.len()

@@ -1,0 +1,320 @@
+//! From checked settings to [`Config`]: defaults that depend on other keys, and rules between keys.
+
+use std::net::{IpAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::ensemble::{self, ClientPart};
+use super::environment::Flag;
+use super::error::{ConfigError, InvalidValue, Place};
+use super::keys::{self, Support};
+use super::settings::{Setting, Settings};
+use super::*;
+
+/// Default of `clientPortListenBacklog` and of both session timeouts in the file.
+const UNSET: i64 = -1;
+/// Least `snapCount`; Apache raises a smaller one to it.
+const SNAP_COUNT_MIN: i64 = 2;
+/// Least `autopurge.snapRetainCount`; Apache raises a smaller one to it.
+const SNAP_RETAIN_MIN: i64 = 3;
+/// Ticks in the default session timeouts.
+const MIN_SESSION_TICKS: i64 = 2;
+const MAX_SESSION_TICKS: i64 = 20;
+
+/// The 18 four-letter words, and `*`.
+const WORDS: [&str; 19] = [
+    "*", "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "mntr", "ruok", "srst", "srvr",
+    "stat", "stmk", "wchc", "wchp", "wchs",
+];
+
+pub(super) fn resolve(text: &[u8], path: &Path, flags: Vec<Flag>) -> Result<Loaded, ConfigError> {
+    let mut settings = Settings::read(text, path, flags)?;
+    let lone_client = ensemble::standalone(&mut settings)?;
+    let data_dir = path_of(&mut settings, "dataDir").ok_or_else(|| ConfigError::Missing {
+        place: Place::File(path.to_path_buf()),
+        what: "dataDir is not set".to_string(),
+        allowed: "dataDir=<directory>".to_string(),
+    })?;
+    let data_log_dir = path_of(&mut settings, "dataLogDir").unwrap_or_else(|| data_dir.clone());
+    let client_addr = client_addr(&settings, lone_client)?;
+    let (min_session_ms, max_session_ms) = session_timeouts(&settings)?;
+    let snapshot = snapshot(&mut settings);
+    let four_letter_words = four_letter_words(&mut settings);
+    let max_buffer_bytes: u32 = settings.number("jute.maxbuffer");
+    let max_buffer_extra_bytes = settings.set_number("jute.maxbuffer.extrasize").unwrap_or(max_buffer_bytes);
+    check_super_digest(&settings)?;
+
+    let config = Config {
+        path: path.to_path_buf(),
+        client_addr,
+        client_port_listen_backlog: match settings.int("clientPortListenBacklog") {
+            UNSET => None,
+            _ => Some(settings.number("clientPortListenBacklog")),
+        },
+        tick_time: millis(&settings, "tickTime"),
+        min_session_timeout: Duration::from_millis(min_session_ms.unsigned_abs()),
+        max_session_timeout: Duration::from_millis(max_session_ms.unsigned_abs()),
+        init_limit: settings.set_number("initLimit"),
+        sync_limit: settings.set_number("syncLimit"),
+        peer_type: PeerType::from_word(settings.text("peerType")).expect("the table has its words"),
+        sync_enabled: settings.is_on("syncEnabled"),
+        max_client_cnxns: settings.limit("maxClientCnxns"),
+        max_cnxns: settings.limit("maxCnxns"),
+        sessionless_timeout: millis(&settings, "nio.sessionlessCnxnTimeout"),
+        global_outstanding_limit: settings.number("globalOutstandingLimit"),
+        max_buffer_bytes,
+        max_buffer_extra_bytes,
+        four_letter_words,
+        skip_acl: settings.is_on("skipACL"),
+        digest_auth_enabled: settings.is_on("DigestAuthenticationProvider.enabled"),
+        super_digest: settings.set_text("DigestAuthenticationProvider.superDigest").map(str::to_string),
+        log: log(&settings),
+        snapshot,
+        digest_enabled: settings.is_on("digest.enabled"),
+        data_dir_autocreate: settings.is_on("datadir.autocreate"),
+        placement: overrides(&settings),
+        spin_before_park: settings.set_number("ringkeeper.spinBeforeParkUs").map(Duration::from_micros),
+        trace_filter: settings.set_text("ringkeeper.logLevel").unwrap_or("info").to_string(),
+        trace_format: match settings.text("ringkeeper.logFormat") {
+            word if word.eq_ignore_ascii_case("json") => TraceFormat::Json,
+            _ => TraceFormat::Text,
+        },
+        data_dir,
+        data_log_dir,
+        effective: Vec::new(),
+    };
+    let effective = effective(&settings, &config);
+    let mut warnings = settings.warnings;
+    warnings.sort_by_key(|warning| match &warning.place {
+        Place::Line(_, line) => *line,
+        Place::File(_) | Place::Variable(_) => 0,
+    });
+    Ok(Loaded { config: Config { effective, ..config }, warnings })
+}
+
+fn path_of(settings: &mut Settings, name: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(settings.set_text(name)?);
+    if let Some(what) = relative_path(&path) {
+        settings.warn(settings.place(name), what);
+    }
+    Some(path)
+}
+
+fn client_addr(settings: &Settings, lone: Option<ClientPart>) -> Result<Option<ClientAddr>, ConfigError> {
+    let host = settings.set_text("clientPortAddress");
+    let Some(port) = settings.set_int("clientPort") else {
+        if host.is_some() {
+            return Err(ConfigError::Missing {
+                place: settings.place("clientPortAddress"),
+                what: "clientPortAddress is set but clientPort is not set".to_string(),
+                allowed: "clientPort=<port>".to_string(),
+            });
+        }
+        let from_server_line = |part: ClientPart| {
+            let ip = match part.host.as_str() {
+                "0.0.0.0" | "::" => None,
+                host => Some(look_up(host, &part.place, &part.setting_key)?),
+            };
+            let port = part.port;
+            Ok(ClientAddr { ip, port })
+        };
+        return lone.map(from_server_line).transpose();
+    };
+    let port = u16::try_from(port).expect("the kind's range fits the type");
+    let ip = match host {
+        None => None,
+        Some(host) => Some(look_up(host, &settings.place("clientPortAddress"), "clientPortAddress")?),
+    };
+    match lone {
+        // Apache lets an address for every interface stand for any other with the same port.
+        Some(part) if part.port != port || ip.is_some_and(|ip| ip.to_string() != part.host) => {
+            let place = part.place;
+            Err(InvalidValue {
+                key: part.setting_key,
+                value: format!("…;{}:{}", part.host, part.port),
+                what: format!(
+                    "client address for this server in static config file is {}:{port}, \
+                     different from the client address of the server line",
+                    host.unwrap_or("0.0.0.0")
+                ),
+                allowed: "one of the two, or both alike".to_string(),
+                place,
+            }
+            .into())
+        }
+        _ => Ok(Some(ClientAddr { ip, port })),
+    }
+}
+
+fn look_up(host: &str, place: &Place, key: &str) -> Result<IpAddr, ConfigError> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let invalid = |what: String| InvalidValue {
+        place: place.clone(),
+        key: key.to_string(),
+        value: host.to_string(),
+        what,
+        allowed: "a host name that resolves, or an address".to_string(),
+    };
+    let mut found =
+        (bare, 0).to_socket_addrs().map_err(|cause| invalid(format!("UnknownHostException: {bare}: {cause}")))?;
+    match found.next() {
+        Some(address) => Ok(address.ip()),
+        None => Err(invalid(format!("UnknownHostException: {bare}")).into()),
+    }
+}
+
+fn session_timeouts(settings: &Settings) -> Result<(i64, i64), ConfigError> {
+    let tick_ms = settings.int("tickTime");
+    let of = |name, ticks: i64| match settings.set_int(name) {
+        None | Some(UNSET) => tick_ms * ticks,
+        Some(ms) => ms,
+    };
+    let min_ms = of("minSessionTimeout", MIN_SESSION_TICKS);
+    let max_ms = of("maxSessionTimeout", MAX_SESSION_TICKS);
+    if min_ms <= max_ms {
+        return Ok((min_ms, max_ms));
+    }
+    let what = "minSessionTimeout must not be larger than maxSessionTimeout";
+    let set = |name| settings.get(name).filter(|set: &&Setting| set.value != "-1");
+    Err(match (set("minSessionTimeout"), set("maxSessionTimeout")) {
+        (Some(min), _) => min.invalid(what, format!("at most {max_ms} (ms)")),
+        (None, Some(max)) => max.invalid(what, format!("at least {min_ms} (ms)")),
+        (None, None) => unreachable!("2 ticks are less than 20"),
+    })
+}
+
+fn snapshot(settings: &mut Settings) -> SnapshotConfig {
+    let mut raised = |name: &str, least: i64, message: &str| {
+        let number = settings.int(name);
+        if number < least {
+            let what = message.replace("{}", &number.to_string());
+            settings.warn(settings.place(name), what);
+        }
+        u32::try_from(number.max(least)).expect("the kind's range fits the type")
+    };
+    let transactions =
+        raised("snapCount", SNAP_COUNT_MIN, "SnapCount should be 2 or more. Now, snapCount is reset to 2");
+    let retain =
+        raised("autopurge.snapRetainCount", SNAP_RETAIN_MIN, "Invalid autopurge.snapRetainCount: {}. Defaulting to 3");
+    SnapshotConfig {
+        transactions,
+        log_bytes: settings.limit::<u64>("snapSizeLimitInKb").map(|kib| kib * 1024),
+        trust_empty: settings.is_on("snapshot.trust.empty"),
+        retain,
+        purge_interval: settings
+            .limit::<u64>("autopurge.purgeInterval")
+            .map(|hours| Duration::from_secs(hours * 60 * 60)),
+    }
+}
+
+fn log(settings: &Settings) -> LogConfig {
+    let pre_alloc_bytes = settings.number::<u64>("preAllocSize") * 1024;
+    let segment_bytes =
+        settings.set_number("ringkeeper.segmentBytes").unwrap_or(pre_alloc_bytes.max(SEGMENT_BYTES_MIN));
+    let engine = settings.text("ringkeeper.flushEngine");
+    LogConfig {
+        pre_alloc_bytes,
+        segment_bytes: segment_bytes.next_multiple_of(SEGMENT_BLOCK_BYTES),
+        force_sync: settings.is_on("forceSync"),
+        flush_warning_threshold: millis(settings, "fsync.warningthresholdms"),
+        flush_engine: match engine.eq_ignore_ascii_case("fdatasync") {
+            true => FlushEngine::Fdatasync,
+            false => FlushEngine::Direct,
+        },
+        flushes_in_flight: settings.set_number("ringkeeper.flushesInFlight"),
+    }
+}
+
+fn overrides(settings: &Settings) -> placement::Overrides {
+    placement::Overrides {
+        cores: settings.set_cores("ringkeeper.cores"),
+        client_shards: settings.set_number("ringkeeper.clientShards"),
+        broadcast: settings.set_core("ringkeeper.broadcastCore"),
+        election: settings.set_core("ringkeeper.electionCore"),
+        clients: settings.set_cores("ringkeeper.clientCores"),
+    }
+}
+
+fn millis(settings: &Settings, name: &str) -> Duration {
+    Duration::from_millis(settings.number(name))
+}
+
+fn four_letter_words(settings: &mut Settings) -> FourLetterWords {
+    // srvr is always there: the status command needs it.
+    let mut words = BTreeSet::from(["srvr".to_string()]);
+    let listed = settings.text("4lw.commands.whitelist").split(',');
+    words.extend(listed.map(|word| word.trim().to_string()));
+    words.remove("");
+    let unknown: Vec<String> = words.iter().filter(|word| !WORDS.contains(&word.as_str())).cloned().collect();
+    for word in unknown {
+        let place = settings.place("4lw.commands.whitelist");
+        settings.warn(place, format!("{word} is no four-letter word"));
+    }
+    match words.contains("*") {
+        true => FourLetterWords::All,
+        false => FourLetterWords::Only(words),
+    }
+}
+
+/// A user, usually `super`, a colon, and the base64 of 20 bytes. Apache takes any text, and then nobody is super.
+fn check_super_digest(settings: &Settings) -> Result<(), ConfigError> {
+    let Some(setting) = settings.get("DigestAuthenticationProvider.superDigest") else {
+        return Ok(());
+    };
+    let is_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/');
+    let is_digest = |text: &str| {
+        let bare = text.strip_suffix('=').unwrap_or(text);
+        bare.len() == 27 && bare.chars().all(is_base64) && bare.len() + 1 == text.len()
+    };
+    match setting.value.split_once(':') {
+        Some((user, digest)) if !user.is_empty() && is_digest(digest) => Ok(()),
+        None if setting.value.is_empty() => Ok(()),
+        _ => Err(setting.invalid("nobody could authenticate with it", "super:<base64 of SHA1(super:password)>")),
+    }
+}
+
+/// What `check-config` prints: values as set, or else what the default comes to.
+fn effective(settings: &Settings, config: &Config) -> Vec<Effective> {
+    let derived = |key: &keys::Key| match key.name {
+        "dataLogDir" => config.data_log_dir.display().to_string(),
+        "minSessionTimeout" => config.min_session_timeout.as_millis().to_string(),
+        "maxSessionTimeout" => config.max_session_timeout.as_millis().to_string(),
+        "jute.maxbuffer.extrasize" => config.max_buffer_extra_bytes.to_string(),
+        "ringkeeper.segmentBytes" => config.log.segment_bytes.to_string(),
+        _ => key.default.to_string(),
+    };
+    let mut effective = Vec::new();
+    for key in keys::all() {
+        if key.support != Support::Honoured {
+            continue;
+        }
+        if key.family().is_some() {
+            effective.extend(settings.members(key.name).map(|setting| Effective {
+                key: setting.key.clone(),
+                value: setting.shown().to_string(),
+                place: Some(setting.place.clone()),
+            }));
+            continue;
+        }
+        let (value, place) = match settings.get(key.name) {
+            Some(setting) => (corrected(setting, config), Some(setting.place.clone())),
+            None => (derived(key), None),
+        };
+        if !value.is_empty() {
+            effective.push(Effective { key: key.name.to_string(), value, place });
+        }
+    }
+    effective
+}
+
+/// The value of a key that is set, where a rule changed it.
+fn corrected(setting: &Setting, config: &Config) -> String {
+    match setting.key.as_str() {
+        "minSessionTimeout" => config.min_session_timeout.as_millis().to_string(),
+        "maxSessionTimeout" => config.max_session_timeout.as_millis().to_string(),
+        "snapCount" => config.snapshot.transactions.to_string(),
+        "autopurge.snapRetainCount" => config.snapshot.retain.to_string(),
+        "ringkeeper.segmentBytes" => config.log.segment_bytes.to_string(),
+        _ => setting.shown().to_string(),
+    }
+}

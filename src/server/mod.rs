@@ -1,0 +1,7 @@
+//! From the command line to running shards: configuration, placement, assembly, and what operators ask.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod metrics;
+pub mod placement;

@@ -1,0 +1,309 @@
+//! The driver of a client shard: sockets to [`Cnxns`] and back.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_lite::{AsyncRead, AsyncWrite};
+use glommio::net::{TcpListener, TcpStream};
+
+use super::clock::Clock;
+use super::mesh::Queue;
+use crate::cnxn::{CloseReason, Cnxns, Progress};
+use crate::request::pipeline::{Answer, Ask, CommitBatch};
+use crate::server::admin::Admin;
+use crate::types::CnxnId;
+
+/// How often [`Cnxns::tick`] runs; touches of sessions are this old at most when they are handed on.
+pub const TICK_MS: u64 = 100;
+/// A connection's first read asks for this much, later ones for up to [`READ_BYTES_MAX`].
+const READ_BYTES_MIN: usize = 4 << 10;
+const READ_BYTES_MAX: usize = 256 << 10;
+/// A connection gives way to others after it has read and written this often in a row.
+const TURNS_MAX: usize = 4;
+
+/// What the ordering shard tells a client shard.
+#[derive(Clone)]
+pub enum ToClients {
+    /// Writes have become visible.
+    Committed(Arc<CommitBatch>),
+    /// See [`Answer`].
+    Answer(Answer),
+}
+
+/// One client shard.
+pub struct ClientShard {
+    cnxns: RefCell<Cnxns>,
+    /// By slot: the task that serves it.
+    wakers: RefCell<Vec<Option<Waker>>>,
+    /// To the ordering shard.
+    asks: Rc<Queue<Ask>>,
+    clock: Clock,
+    admin: Rc<Admin>,
+    stopping: Cell<bool>,
+}
+
+impl ClientShard {
+    /// A shard without connections. `asks` leads to the ordering shard.
+    pub fn new(cnxns: Cnxns, asks: Rc<Queue<Ask>>, clock: Clock, admin: Rc<Admin>) -> ClientShard {
+        ClientShard {
+            cnxns: RefCell::new(cnxns),
+            wakers: RefCell::default(),
+            asks,
+            clock,
+            admin,
+            stopping: Cell::new(false),
+        }
+    }
+
+    /// The connections.
+    pub fn cnxns(&self) -> &RefCell<Cnxns> {
+        &self.cnxns
+    }
+
+    /// Takes in what the ordering shard says.
+    pub fn take(&self, message: &ToClients) {
+        let now = self.clock.now();
+        {
+            let mut cnxns = self.cnxns.borrow_mut();
+            match message {
+                ToClients::Committed(batch) => cnxns.committed(now, batch),
+                ToClients::Answer(answer) => cnxns.answer(now, answer),
+            }
+        }
+        self.hand_on(None);
+    }
+
+    /// Closes the listener's loop; connections go with the executor.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+    }
+
+    /// Accepts connections until the shard stops.
+    pub async fn accept(self: Rc<Self>, listener: TcpListener) {
+        while !self.stopping.get() {
+            match listener.accept().await {
+                Ok(stream) => self.admit(stream),
+                Err(error) => {
+                    // Out of file descriptors, most likely: give some time to come free.
+                    tracing::warn!("Error accepting new connection: {error}");
+                    glommio::timer::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        }
+    }
+
+    /// Does what time brings, for ever.
+    pub async fn tick(self: Rc<Self>) {
+        loop {
+            glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
+            self.cnxns.borrow_mut().tick(self.clock.now());
+            self.admin.publish(&self.cnxns.borrow());
+            self.hand_on(None);
+        }
+    }
+
+    fn admit(self: &Rc<Self>, stream: TcpStream) {
+        // A peer that has gone already needs no further word.
+        let Ok(peer) = stream.peer_addr() else { return };
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let ticket = match self.admin.limits().admit(peer.ip()) {
+            Ok(ticket) => ticket,
+            Err(refusal) => {
+                tracing::warn!("Error accepting new connection: {refusal}");
+                return;
+            }
+        };
+        drop(stream.set_nodelay(true));
+        let id = self.cnxns.borrow_mut().accept(self.clock.now(), peer);
+        let shard = Rc::clone(self);
+        glommio::spawn_local(async move {
+            let why = shard.serve(stream, id).await;
+            shard.cnxns.borrow_mut().disconnected(id);
+            drop(ticket);
+            match why {
+                Ok(CloseReason::FourLetter | CloseReason::SessionClosed) => {}
+                Ok(reason) => tracing::info!("Closed the connection of {peer}: {reason}"),
+                Err(error) => tracing::debug!("Lost the connection of {peer}: {error}"),
+            }
+        })
+        .detach();
+    }
+
+    /// Serves one connection to its end. Errors when the client or the network ends it.
+    async fn serve(&self, mut stream: TcpStream, id: CnxnId) -> io::Result<CloseReason> {
+        let mut conversation = Conversation::default();
+        let why = poll_fn(|cx| {
+            self.set_waker(id, cx.waker());
+            conversation.turn(self, &mut stream, id, cx)
+        })
+        .await;
+        self.wakers.borrow_mut()[id.slot as usize] = None;
+        if why.is_ok() {
+            drop(stream.shutdown(std::net::Shutdown::Both).await);
+        }
+        why
+    }
+
+    fn set_waker(&self, id: CnxnId, waker: &Waker) {
+        let mut wakers = self.wakers.borrow_mut();
+        let slot = id.slot as usize;
+        if wakers.len() <= slot {
+            wakers.resize(slot + 1, None);
+        }
+        match &mut wakers[slot] {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+
+    /// Moves on what the connections have produced: requests to the ordering shard, wake-ups to those with output,
+    /// four-letter words to whoever answers them. `me` is being served and needs no wake-up.
+    fn hand_on(&self, me: Option<CnxnId>) {
+        let (asks, ready, texts) = {
+            let mut cnxns = self.cnxns.borrow_mut();
+            (cnxns.take_asks(), cnxns.take_ready(), cnxns.take_texts())
+        };
+        if !asks.is_empty() {
+            self.asks.extend(asks);
+        }
+        let wakers = self.wakers.borrow();
+        for slot in ready {
+            if me.is_none_or(|me| me.slot != slot)
+                && let Some(Some(waker)) = wakers.get(slot as usize)
+            {
+                waker.wake_by_ref();
+            }
+        }
+        drop(wakers);
+        for (id, word) in texts {
+            let text = self.admin.answer(word, &self.cnxns.borrow());
+            self.cnxns.borrow_mut().answer_text(id, &text);
+            self.cnxns.borrow_mut().take_ready();
+            if me.is_none_or(|me| me != id)
+                && let Some(Some(waker)) = self.wakers.borrow().get(id.slot as usize)
+            {
+                waker.wake_by_ref();
+            }
+        }
+    }
+}
+
+/// What is in the air between a socket and its connection.
+#[derive(Default)]
+struct Conversation {
+    input: BytesMut,
+    read_bytes: usize,
+    output: Vec<u8>,
+    sent: usize,
+    progress: Option<Progress>,
+}
+
+impl Conversation {
+    /// Reads, works off and writes until the socket has no more to give or to take.
+    fn turn(
+        &mut self,
+        shard: &ClientShard,
+        stream: &mut TcpStream,
+        id: CnxnId,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<CloseReason>> {
+        for _ in 0..TURNS_MAX {
+            // Replies first, so that a connection that may not read on before they are sent does not wait for itself.
+            let blocked = match self.write(shard, stream, id, cx)? {
+                Written::Closed(reason) => return Poll::Ready(Ok(reason)),
+                Written::All => false,
+                Written::Blocked => true,
+            };
+            let progress = shard.cnxns.borrow_mut().received(shard.clock.now(), id, &mut self.input);
+            shard.hand_on(Some(id));
+            match progress {
+                Progress::Closing | Progress::Paused if blocked => return Poll::Pending,
+                Progress::Closing => continue,
+                Progress::Again => continue,
+                Progress::Paused => {
+                    // What was just worked off may have left output; what is awaited wakes this task.
+                    if let Written::Closed(reason) = self.write(shard, stream, id, cx)? {
+                        return Poll::Ready(Ok(reason));
+                    }
+                    return Poll::Pending;
+                }
+                Progress::Need(bytes) => {
+                    if !blocked && let Written::Closed(reason) = self.write(shard, stream, id, cx)? {
+                        return Poll::Ready(Ok(reason));
+                    }
+                    if self.read(stream, bytes, cx)?.is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Sends output until there is none or the socket takes no more.
+    fn write(
+        &mut self,
+        shard: &ClientShard,
+        stream: &mut TcpStream,
+        id: CnxnId,
+        cx: &mut Context<'_>,
+    ) -> io::Result<Written> {
+        loop {
+            if self.sent == self.output.len() {
+                self.output.clear();
+                self.sent = 0;
+                let close = shard.cnxns.borrow_mut().take_output(id, &mut self.output);
+                if self.output.is_empty() {
+                    return Ok(close.map_or(Written::All, Written::Closed));
+                }
+            }
+            match Pin::new(&mut *stream).poll_write(cx, &self.output[self.sent..])? {
+                Poll::Ready(written) => self.sent += written,
+                Poll::Pending => return Ok(Written::Blocked),
+            }
+        }
+    }
+
+    /// Reads once, for a frame of `frame_bytes` or as much as the socket has. An error is also the end of the stream.
+    fn read(&mut self, stream: &mut TcpStream, frame_bytes: usize, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
+        let have = self.input.len();
+        let ask = self.read_bytes.max(READ_BYTES_MIN).max(frame_bytes.saturating_sub(have).min(READ_BYTES_MAX));
+        self.input.resize(have + ask, 0);
+        let polled = Pin::new(&mut *stream).poll_read(cx, &mut self.input[have..]);
+        let got = if let Poll::Ready(Ok(got)) = &polled { *got } else { 0 };
+        self.input.truncate(have + got);
+        match polled {
+            Poll::Pending => {
+                if self.input.is_empty() {
+                    // An idle connection keeps no buffer.
+                    self.input = BytesMut::new();
+                }
+                Ok(Poll::Pending)
+            }
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(0)) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the client closed it")),
+            Poll::Ready(Ok(got)) => {
+                // Read more at once while it comes, less when it does not.
+                self.read_bytes = if got == ask { (2 * ask).min(READ_BYTES_MAX) } else { got.next_power_of_two() };
+                Ok(Poll::Ready(()))
+            }
+        }
+    }
+}
+
+/// How far a connection's output got.
+enum Written {
+    All,
+    Blocked,
+    /// All, and nothing is to follow.
+    Closed(CloseReason),
+}

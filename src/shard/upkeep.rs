@@ -1,0 +1,207 @@
+//! What the ordering shard has done on the side: segments are made ready ahead of need, used ones are recycled,
+//! snapshots are taken.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::broadcast::Broadcast;
+use super::mesh::Notify;
+use crate::server::config::Config;
+use crate::storage::error::StorageError;
+use crate::storage::log::Filled;
+use crate::storage::segments;
+use crate::storage::snapshot;
+use crate::storage::snapshot_format::SnapshotSource;
+use crate::types::Zxid;
+
+/// Segments that are kept ready, so that a commit never waits for one.
+const SPARES_READY: usize = 2;
+/// Segments that are kept for use again, beyond those ready; further ones are removed.
+const RECYCLED_MAX: usize = 8;
+/// Snapshots of which the log must be able to go on: what is older than the oldest of them may be recycled.
+const SNAPSHOTS_COVERED: usize = 3;
+/// After a failure, a full disk most likely, this long until the next attempt.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Log files and snapshots of one server.
+pub struct Upkeep {
+    broadcast: Rc<Broadcast>,
+    log_dir: PathBuf,
+    snapshot_dir: PathBuf,
+    segment_bytes: u64,
+    digests: bool,
+    snap_count: u64,
+    snap_bytes: Option<u64>,
+    next_sequence: RefCell<u64>,
+    /// With transactions, oldest first; without the one that is written now.
+    filled: RefCell<VecDeque<Filled>>,
+    /// Out of use, to be used again.
+    recyclable: RefCell<Vec<(u64, u64)>>,
+    snapshot_due: Notify,
+}
+
+impl Upkeep {
+    /// Upkeep of a log whose last segment has the number before `next_sequence`.
+    pub fn new(broadcast: Rc<Broadcast>, config: &Config, next_sequence: u64, filled: Vec<Filled>) -> Upkeep {
+        Upkeep {
+            broadcast,
+            log_dir: config.log_dir(),
+            snapshot_dir: config.snapshot_dir(),
+            segment_bytes: segments::file_bytes(config.log.segment_bytes),
+            digests: config.digest_enabled,
+            snap_count: config.snapshot.transactions.into(),
+            snap_bytes: config.snapshot.log_bytes,
+            next_sequence: RefCell::new(next_sequence),
+            filled: RefCell::new(filled.into()),
+            recyclable: RefCell::default(),
+            snapshot_due: Notify::default(),
+        }
+    }
+
+    /// Keeps segments ready, for ever.
+    pub async fn keep_segments_ready(self: Rc<Self>) {
+        let mut failing = false;
+        loop {
+            self.note_filled().await;
+            while self.broadcast.log().borrow().spares() < SPARES_READY {
+                match self.prepare_one().await {
+                    Ok(()) if failing => {
+                        failing = false;
+                        tracing::info!("The log has room again: writes go on");
+                    }
+                    Ok(()) => {}
+                    Err(error) => {
+                        if !failing {
+                            tracing::error!(
+                                "No log segment can be made ready: {error}. Writes wait once the present one is full; \
+                                 reads go on. Trying again every second"
+                            );
+                        }
+                        failing = true;
+                        glommio::timer::sleep(RETRY).await;
+                    }
+                }
+            }
+            self.broadcast.segment_wanted.notified().await;
+        }
+    }
+
+    /// Takes a snapshot whenever enough was written since the last, for ever.
+    pub async fn take_snapshots(self: Rc<Self>) {
+        let mut last = self.broadcast.pipeline().borrow().head().tree().zxid();
+        let mut last_bytes = self.broadcast.log_bytes();
+        loop {
+            let count = upper_half(self.snap_count);
+            let bytes = self.snap_bytes.map(upper_half);
+            loop {
+                self.broadcast.committed_some.notified().await;
+                let written = self.broadcast.log_bytes() - last_bytes;
+                let now = self.broadcast.pipeline().borrow().head().tree().zxid();
+                if (now.0 - last.0) as u64 > count || bytes.is_some_and(|bytes| written > bytes) {
+                    break;
+                }
+            }
+            let source = SnapshotSource::of(self.broadcast.pipeline().borrow().head(), self.digests);
+            last = source.tree.zxid();
+            last_bytes = self.broadcast.log_bytes();
+            // What a snapshot holds must be safe before there is a snapshot of it.
+            while self.broadcast.pipeline().borrow().committed() < last {
+                self.broadcast.committed_some.notified().await;
+            }
+            if let Err(error) = self.snapshot(source).await {
+                tracing::error!("The snapshot at {last} failed: {error}. The log is kept; the next attempt is at the next snapshot");
+            }
+        }
+    }
+
+    async fn snapshot(&self, source: SnapshotSource) -> Result<(), StorageError> {
+        let dir = self.snapshot_dir.clone();
+        let begin = Instant::now();
+        blocking(move || snapshot::write(&dir, &source, |_| {})).await?;
+        tracing::info!("Snapshot taken in {} ms", begin.elapsed().as_millis());
+        let dir = self.snapshot_dir.clone();
+        let kept = blocking(move || snapshot::list(&dir)).await?;
+        if let Some(oldest) = kept.get(SNAPSHOTS_COVERED - 1) {
+            self.release_before(oldest.zxid).await;
+        }
+        Ok(())
+    }
+
+    /// Segments whose transactions are all in a snapshot at `zxid` may be used again.
+    async fn release_before(&self, zxid: Zxid) {
+        self.note_filled().await;
+        let mut remove = Vec::new();
+        {
+            let mut filled = self.filled.borrow_mut();
+            let mut recyclable = self.recyclable.borrow_mut();
+            while filled.front().is_some_and(|segment| segment.last <= zxid) {
+                let segment = filled.pop_front().expect("looked at just now");
+                if recyclable.len() < RECYCLED_MAX {
+                    recyclable.push((segment.sequence, segment.bytes));
+                } else {
+                    remove.push(segment.sequence);
+                }
+            }
+        }
+        let dir = self.log_dir.clone();
+        if !remove.is_empty()
+            && let Err(error) = blocking(move || segments::remove(&dir, &remove)).await
+        {
+            tracing::warn!("Log segments that are needed no more stay: {error}");
+        }
+    }
+
+    async fn note_filled(&self) {
+        let filled = self.broadcast.log().borrow_mut().take_filled();
+        if filled.is_empty() {
+            return;
+        }
+        self.filled.borrow_mut().extend(filled);
+        // A flush of the segment before may still be under way: close what is older than that.
+        let current = self.broadcast.log().borrow().current_sequence().unwrap_or(0);
+        self.broadcast.disk().close_before(current.saturating_sub(1)).await;
+    }
+
+    async fn prepare_one(&self) -> Result<(), StorageError> {
+        let wanted = self.segment_bytes.max(self.broadcast.wanted_segment_bytes());
+        let recycled = {
+            let mut recyclable = self.recyclable.borrow_mut();
+            let fits = recyclable.iter().position(|(_, bytes)| *bytes == wanted);
+            fits.map(|at| recyclable.swap_remove(at).0)
+        };
+        let sequence = *self.next_sequence.borrow();
+        let dir = self.log_dir.clone();
+        let salt = salt();
+        let made = blocking(move || {
+            let recycled = recycled.map(|sequence| segments::path(&dir, sequence));
+            segments::prepare(&dir, sequence, wanted, salt, recycled.as_deref())
+        });
+        let spare = made.await?;
+        *self.next_sequence.borrow_mut() = sequence + 1;
+        self.broadcast.add_spare(spare).await.map_err(|source| StorageError::Io {
+            operation: "open",
+            path: segments::path(&self.log_dir, sequence),
+            source,
+        })
+    }
+}
+
+/// Runs what blocks on a helper thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    glommio::executor().spawn_blocking(work).await
+}
+
+/// A number from the upper half of 1 to `limit`: servers with the same limit do not all take snapshots at once.
+fn upper_half(limit: u64) -> u64 {
+    let half = limit / 2;
+    half + salt() % (half + 1)
+}
+
+/// A random number, from where the standard library has its own.
+pub fn salt() -> u64 {
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
