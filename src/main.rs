@@ -1,1 +1,73 @@
-fn main() {}
+//! The `ringkeeper` command: arguments to a configuration to a running server to an exit code.
+
+use std::process::ExitCode;
+use std::sync::mpsc;
+
+use clap::Parser as _;
+use ringkeeper::server::cli::{self, Cli, Console, Outcome};
+use ringkeeper::server::config::{Config, Environment, TraceFormat};
+use ringkeeper::server::run::{self, Stop};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing_subscriber::EnvFilter;
+
+/// Trees are many small allocations, and a reply's memory may be freed by another shard than the one that got it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match start(&Cli::parse()) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("{error}");
+            1.into()
+        }
+    }
+}
+
+fn start(cli: &Cli) -> Result<u8, Box<dyn std::error::Error>> {
+    let environment = Environment::of_this_process()?;
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    let mut console = Console { out: &mut out, err: &mut err };
+    let path = match cli::run(cli, &environment, &mut console)? {
+        Outcome::Exit(code) => return Ok(code),
+        Outcome::Serve(path) => path,
+    };
+    let loaded = match Config::load(&path, &environment) {
+        Ok(loaded) => loaded,
+        Err(error) => return Ok(cli::config_failure(&error, &mut console)?),
+    };
+    let config = loaded.config;
+    let Ok(filter) = EnvFilter::try_new(&config.trace_filter) else {
+        eprintln!("{}: ringkeeper.logLevel = {}: no level or filter", path.display(), config.trace_filter);
+        return Ok(2);
+    };
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    match config.trace_format {
+        TraceFormat::Text => subscriber.init(),
+        TraceFormat::Json => subscriber.json().init(),
+    }
+    tracing::info!("Reading configuration from: {}", path.display());
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let (stopper, stop) = mpsc::channel();
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let on_signal = stopper.clone();
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            drop(on_signal.send(Stop::Signal(signal)));
+        }
+    })?;
+    match run::run(&config, &stop, &stopper) {
+        Ok(()) => {
+            tracing::info!("Exiting normally");
+            Ok(0)
+        }
+        Err(error) => {
+            tracing::error!("{error}");
+            tracing::error!("Exiting with code {}", error.exit_code());
+            Ok(error.exit_code())
+        }
+    }
+}

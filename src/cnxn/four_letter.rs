@@ -25,9 +25,14 @@ impl FourLetter {
         self.0
     }
 
-    /// What is answered to a word that the whitelist does not have.
-    pub(super) fn refusal(self, whitelist: &[String]) -> Option<String> {
-        let enabled = whitelist.iter().any(|word| word == "*" || word == self.0);
-        (!enabled).then(|| format!("{} is not executed because it is not in the whitelist.\n", self.0))
+    /// All words there are, but for telnet's.
+    pub fn all() -> impl Iterator<Item = FourLetter> {
+        KNOWN.into_iter().map(FourLetter)
+    }
+
+    /// What is answered to a word that is not among the allowed.
+    pub(super) fn refusal(self, allowed: &[FourLetter]) -> Option<String> {
+        let refused = !allowed.contains(&self);
+        refused.then(|| format!("{} is not executed because it is not in the whitelist.\n", self.0))
     }
 }

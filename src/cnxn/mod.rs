@@ -70,8 +70,8 @@ pub struct Settings {
     pub rules: Rules,
     /// `DigestAuthenticationProvider.superDigest`.
     pub super_digest: Option<String>,
-    /// `4lw.commands.whitelist`, with what is always in it.
-    pub four_letter_words: Vec<String>,
+    /// The four-letter words that `4lw.commands.whitelist` allows.
+    pub four_letter_words: Vec<FourLetter>,
 }
 
 /// How far [`Cnxns::received`] has come with a connection's bytes.
@@ -237,10 +237,11 @@ impl Cnxns {
             {
                 return Progress::Paused;
             }
-            if cnxn.phase == Phase::New && bytes.len() >= 4 {
-                if let Some(word) = FourLetter::from_wire(bytes[..4].try_into().expect("four bytes")) {
-                    return self.four_letter(id, word);
-                }
+            if cnxn.phase == Phase::New
+                && let Some(head) = bytes.first_chunk::<4>()
+                && let Some(word) = FourLetter::from_wire(*head)
+            {
+                return self.four_letter(id, word);
             }
             match frame::next(bytes, limit) {
                 Next::Need(bytes) => return Progress::Need(bytes),

@@ -115,7 +115,7 @@ impl Admin {
         for info in &total.infos {
             let ops = if info.asked { 0 } else { 1 };
             let (queued, received, sent) = (info.queued, info.received, info.sent);
-            drop(writeln!(text, " /{}[{ops}](queued={queued},recved={received},sent={sent})", info.peer));
+            let _ = writeln!(text, " /{}[{ops}](queued={queued},recved={received},sent={sent})", info.peer);
         }
         text + "\n" + &total.server_stats()
     }
@@ -124,7 +124,9 @@ impl Admin {
         let c = &total.counters;
         let log = self.shared.log.read();
         let mut text = String::new();
-        let mut put = |key: &str, value: &dyn std::fmt::Display| drop(writeln!(text, "zk_{key}\t{value}"));
+        let mut put = |key: &str, value: &dyn std::fmt::Display| {
+            let _ = writeln!(text, "zk_{key}\t{value}");
+        };
         put("version", &VERSION);
         put("server_state", &"standalone");
         put("avg_latency", &java_double(average(c)));
@@ -138,7 +140,9 @@ impl Admin {
         put("watch_count", &total.watches);
         put("approximate_data_size", &total.data_bytes);
         put("uptime", &self.shared.start.elapsed().as_millis());
-        let mut own = |key: &str, value: u64| drop(writeln!(text, "ringkeeper_{key}\t{value}"));
+        let mut own = |key: &str, value: u64| {
+            let _ = writeln!(text, "ringkeeper_{key}\t{value}");
+        };
         own("log_flushes", log.flushes);
         own("log_flushed_txns", log.records);
         own("log_flushed_bytes", log.bytes);

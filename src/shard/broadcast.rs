@@ -123,19 +123,23 @@ impl Broadcast {
     pub async fn run(self: Rc<Self>) {
         loop {
             let first = self.asks.next().await;
-            let (now, wall) = (self.clock.now(), self.clock.wall());
-            let mut pipeline = self.pipeline.borrow_mut();
-            pipeline.handle(now, wall, first);
-            for _ in 1..ASKS_PER_TURN_MAX {
-                let Some(ask) = self.asks.pop() else { break };
-                pipeline.handle(now, wall, ask);
-            }
-            drop(pipeline);
+            self.order(first);
             self.hand_on();
             while !self.unlogged.borrow().is_empty() {
                 // No segment to write to: what is asked meanwhile waits in the queue.
                 self.logged_all.notified().await;
             }
+        }
+    }
+
+    /// Orders what has been asked, up to a limit.
+    fn order(&self, first: Ask) {
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let mut pipeline = self.pipeline.borrow_mut();
+        pipeline.handle(now, wall, first);
+        for _ in 1..ASKS_PER_TURN_MAX {
+            let Some(ask) = self.asks.pop() else { break };
+            pipeline.handle(now, wall, ask);
         }
     }
 

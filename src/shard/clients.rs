@@ -203,7 +203,6 @@ struct Conversation {
     read_bytes: usize,
     output: Vec<u8>,
     sent: usize,
-    progress: Option<Progress>,
 }
 
 impl Conversation {

@@ -40,7 +40,7 @@ impl Disk {
     pub async fn open(&self, sequence: u64) -> io::Result<()> {
         let path = segments::path(&self.dir, sequence);
         let mut options = OpenOptions::new();
-        options.write(true).custom_flags(rustix::fs::OFlags::DSYNC.bits() as i32);
+        options.read(true).write(true).custom_flags(rustix::fs::OFlags::DSYNC.bits() as i32);
         let file = options.dma_open(&path).await.map_err(io::Error::from)?;
         self.files.borrow_mut().insert(sequence, Rc::new(file));
         Ok(())

@@ -92,6 +92,17 @@ pub async fn pump_out<T: Send + 'static>(queue: Rc<Queue<T>>, sender: ConnectedS
     }
 }
 
+/// Moves what is queued into a channel to another core, all that has gathered as one message, until that is gone.
+pub async fn pump_out_batches<T: Send + 'static>(queue: Rc<Queue<T>>, sender: ConnectedSender<Vec<T>>) {
+    loop {
+        let mut batch = vec![queue.next().await];
+        batch.extend(std::iter::from_fn(|| queue.pop()));
+        if sender.send(batch).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Hands what comes from another core to `take`, until that is gone.
 pub async fn pump_in<T: Send + 'static>(receiver: ConnectedReceiver<T>, mut take: impl FnMut(T)) {
     while let Some(item) = receiver.recv().await {

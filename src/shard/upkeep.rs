@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::broadcast::Broadcast;
-use super::mesh::Notify;
 use crate::server::config::Config;
 use crate::storage::error::StorageError;
 use crate::storage::log::Filled;
@@ -41,7 +40,6 @@ pub struct Upkeep {
     filled: RefCell<VecDeque<Filled>>,
     /// Out of use, to be used again.
     recyclable: RefCell<Vec<(u64, u64)>>,
-    snapshot_due: Notify,
 }
 
 impl Upkeep {
@@ -58,7 +56,6 @@ impl Upkeep {
             next_sequence: RefCell::new(next_sequence),
             filled: RefCell::new(filled.into()),
             recyclable: RefCell::default(),
-            snapshot_due: Notify::default(),
         }
     }
 

@@ -6,7 +6,12 @@ pub mod error;
 pub mod format;
 pub mod group_commit;
 pub mod log;
+pub mod snapshot_format;
 
 // edge
 pub mod mmap;
 pub mod segments;
+pub mod snapshot;
+
+#[cfg(test)]
+pub(crate) mod testing;

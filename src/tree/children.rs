@@ -92,6 +92,54 @@ impl Children {
         }
     }
 
+    /// A map of these children, given in any order: full nodes, and many times faster than inserting them one
+    /// by one. The error is a name that occurs twice.
+    pub(super) fn build(znodes: Vec<Znode>) -> Result<Children, Vec<u8>> {
+        let count = znodes.len();
+        assert!(u32::try_from(count).is_ok(), "more children than a count of 32 bits");
+        let mut order: Vec<u64> =
+            znodes.iter().enumerate().map(|(i, znode)| u64::from(znode.name_hash) << 32 | i as u64).collect();
+        order.sort_unstable();
+        let hash = |at: usize| (order[at] >> 32) as u32;
+        for run in order.chunk_by(|a, b| a >> 32 == b >> 32).filter(|run| run.len() > 1) {
+            let mut names: Vec<&[u8]> = run.iter().map(|key| znodes[*key as u32 as usize].name()).collect();
+            names.sort_unstable();
+            if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+                return Err(twice[0].to_vec());
+            }
+        }
+
+        let mut znodes: Vec<Option<Znode>> = znodes.into_iter().map(Some).collect();
+        let leaves = count.div_ceil(LEAF_MAX);
+        let mut level: Vec<(u32, Arc<Node>)> = Vec::with_capacity(leaves);
+        let mut start = 0;
+        for leaf in 1..=leaves {
+            let mut end = start.max(leaf * count / leaves);
+            // Names that hash alike stay in one leaf.
+            while start < end && end < count && hash(end) == hash(end - 1) {
+                end += 1;
+            }
+            let take = |key: &u64| znodes[*key as u32 as usize].take().expect("each key is used once");
+            if start < end {
+                level.push((hash(start), Arc::new(Node::Leaf(order[start..end].iter().map(take).collect()))));
+            }
+            start = end;
+        }
+        while level.len() > 1 {
+            let (count, groups) = (level.len(), level.len().div_ceil(INNER_MAX));
+            let mut below = level.into_iter();
+            level = (0..groups)
+                .map(|group| {
+                    let len = (group + 1) * count / groups - group * count / groups;
+                    let (lows, subs): (Vec<u32>, Vec<Arc<Node>>) = below.by_ref().take(len).unzip();
+                    let count = subs.iter().map(|sub| sub.count()).sum();
+                    (lows[0], Arc::new(Node::Inner(Box::new(Inner { count, lows, subs }))))
+                })
+                .collect();
+        }
+        Ok(Children { root: level.pop().map(|(_, root)| root) })
+    }
+
     /// Adds a child. Panics if one of that name is there.
     pub(super) fn insert(&mut self, znode: Znode) {
         let Some(root) = &mut self.root else {
@@ -363,10 +411,14 @@ mod tests {
     proptest! {
         #[test]
         fn behaves_like_a_map_and_leaves_older_versions_alone(
+            built in prop::collection::btree_set(0u16..2000, 0..1500),
             ops in prop::collection::vec((0u8..3, 0u16..400, 0i32..1000), 1..1500)
         ) {
-            let mut children = Children::EMPTY;
-            let mut model = BTreeMap::new();
+            let znodes = built.iter().map(|key| znode(&format!("n{key}"), 0)).collect();
+            let mut children = Children::build(znodes).unwrap();
+            let mut model: BTreeMap<_, _> = built.iter().map(|key| (format!("n{key}"), 0)).collect();
+            check_shape(&children);
+            prop_assert_eq!(children.len(), model.len());
             let mut kept: Vec<(Children, BTreeMap<String, i32>)> = Vec::new();
             for (i, (op, key, value)) in ops.into_iter().enumerate() {
                 let name = format!("n{key}");
@@ -415,6 +467,24 @@ mod tests {
         }
         check_shape(&children);
         assert_eq!(children.iter().count(), 100);
+    }
+
+    #[test]
+    fn children_that_hash_alike_are_built_into_one_leaf_and_a_name_twice_is_an_error() {
+        let alike = |names: std::ops::Range<usize>, hash| {
+            names.map(move |i| {
+                let mut znode = znode(&format!("n{i}"), 0);
+                znode.name_hash = hash;
+                znode
+            })
+        };
+        let znodes: Vec<Znode> = alike(0..11, 3).chain(alike(11..41, 7)).chain(alike(41..50, 9)).collect();
+        let children = Children::build(znodes.clone()).unwrap();
+        check_shape(&children);
+        assert_eq!(children.len(), 50);
+        let twice = znodes.into_iter().chain(alike(20..21, 7)).collect();
+        assert_eq!(Children::build(twice).err(), Some(b"n20".to_vec()));
+        assert!(Children::build(Vec::new()).unwrap().is_empty());
     }
 
     #[test]

@@ -10,16 +10,20 @@
 
 pub mod acl;
 mod children;
+mod load;
 mod node;
 pub mod path;
 mod quota;
+mod walk;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+pub use load::{LoadError, Loader};
 pub use node::{Meta, Owner, Znode};
+pub use walk::Walk;
 
 use self::quota::Quotas;
 use crate::proto::ErrorCode;
@@ -199,32 +203,11 @@ impl DataTree {
     /// The tree of a fresh server: the root, `/zookeeper`, and its `quota` and `config`.
     pub fn new() -> DataTree {
         let meta = Meta::created(Zxid::ZERO, WallMs(0), Owner::NONE);
-        let node = |path: &str, acl| Znode::new(path::split(path).expect("a constant").1, Some(b""), acl, meta);
-        let mut data_tree = DataTree::empty();
-        for (path, acl) in [(ZOOKEEPER, AclList::OPEN), (QUOTA, AclList::OPEN), (CONFIG, AclList::read_only())] {
-            let mut node = node(path, acl);
-            if path == CONFIG {
-                node.meta.aversion = -1;
-            }
-            data_tree.load(path, node);
+        let mut loader = Loader::default();
+        for path in ["", ZOOKEEPER, QUOTA] {
+            loader.znode(path, Some(b""), AclList::OPEN, meta).expect("constants in the right order");
         }
-        data_tree
-    }
-
-    /// Nothing but a root: what a snapshot is loaded into.
-    pub fn empty() -> DataTree {
-        let meta = Meta::created(Zxid::ZERO, WallMs(0), Owner::NONE);
-        let mut root = Znode::new("", Some(b""), AclList::OPEN, meta);
-        root.digest = root.compute_digest("/");
-        let digest = root.digest.into();
-        DataTree {
-            tree: Tree { root, zxid: Zxid::ZERO, znodes: 1, data_bytes: 1, digest },
-            sessions: BTreeMap::new(),
-            ephemerals: BTreeMap::new(),
-            containers: BTreeSet::new(),
-            acls: acl::AclTable::default(),
-            quotas: Quotas::default(),
-        }
+        loader.finish(Zxid::ZERO).expect("constants in the right order")
     }
 
     /// The newest version.
@@ -255,37 +238,6 @@ impl DataTree {
     /// The distinct ACLs in use, but for the open one.
     pub fn acls(&self) -> &acl::AclTable {
         &self.acls
-    }
-
-    /// Puts in a session from a snapshot.
-    pub fn load_session(&mut self, session: SessionId, timeout_ms: i32) {
-        self.sessions.insert(session, timeout_ms);
-    }
-
-    /// Puts in a znode from a snapshot, as it is. Returns false if its parent is not there or it is.
-    pub fn load(&mut self, path: &str, mut node: Znode) -> bool {
-        node.acl = self.acls.intern(&node.acl);
-        if path.is_empty() || path == "/" {
-            self.tree.edit("/", |root| {
-                root.meta = node.meta;
-                root.acl = node.acl.clone();
-                root.set_data(node.data());
-            });
-            return true;
-        }
-        let Some((parent, name)) = path::split(path) else { return false };
-        if self.tree.get(parent).is_none_or(|parent| parent.child(name).is_some()) {
-            return false;
-        }
-        self.index(path, node.meta.owner);
-        self.tree.link(parent, path, node, |_| {});
-        true
-    }
-
-    /// Ends a load: the last transaction that the snapshot holds; quota counts are made anew.
-    pub fn loaded(&mut self, zxid: Zxid) {
-        self.tree.zxid = zxid;
-        self.quotas.rebuild(&mut self.tree);
     }
 
     /// Takes up an older version of the znodes, as when a multi fails half-way, and puts the indexes
@@ -413,6 +365,7 @@ impl DataTree {
         });
         let removed = removed.ok_or(ErrorCode::NoNode)?;
         self.unindex(path, removed.meta.owner);
+        self.forget_below(path, &removed);
         self.quotas.changed(path, &self.tree);
         self.quotas.count(&mut self.tree, path, -1, -(removed.data_len() as i64));
         changes.push(Change {
@@ -422,6 +375,22 @@ impl DataTree {
             parent_acl,
         });
         Ok(())
+    }
+
+    /// Takes what is below a deleted znode out of the sums and indexes. No request may delete a znode with children;
+    /// but a snapshot that was taken while writes went on may hold children that were created after the znode was
+    /// deleted and created again, and the replay comes to that deletion first.
+    fn forget_below(&mut self, path: &str, deleted: &Znode) {
+        let mut walk = Walk::from(deleted, path);
+        walk.next();
+        while let Some((path, znode)) = walk.next() {
+            self.tree.znodes -= 1;
+            self.tree.data_bytes -= (path.len() + znode.data_len()) as u64;
+            self.tree.digest = self.tree.digest.wrapping_sub(znode.digest.into());
+            let path: Arc<str> = String::from_utf8_lossy(path).into();
+            self.unindex(&path, znode.meta.owner);
+            self.quotas.changed(&path, &self.tree);
+        }
     }
 
     fn set_data(

@@ -1,0 +1,407 @@
+//! Assembly: a configuration becomes running shards, and a signal or a failure their end.
+
+use std::fmt;
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use glommio::channels::shared_channel::{self, SharedReceiver, SharedSender};
+use glommio::net::TcpListener;
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
+use rustix::fs::{FlockOperation, flock};
+
+use super::admin::{Admin, Shared};
+use super::config::{self, Config};
+use super::metrics::LogMetrics;
+use super::placement::{self, Plan};
+use crate::cnxn::{Cnxns, FourLetter, Settings};
+use crate::request::pipeline::{Ask, Pipeline};
+use crate::request::prepare::Rules;
+use crate::session::Sessions;
+use crate::shard::broadcast::{Broadcast, Downlink, Fatal};
+use crate::shard::clients::{self, ClientShard, ToClients};
+use crate::shard::clock::Clock;
+use crate::shard::disk::Disk;
+use crate::shard::mesh::{self, Queue};
+use crate::shard::upkeep::Upkeep;
+use crate::storage::error::StorageError;
+use crate::storage::log::Log;
+use crate::storage::segments::{self, Recovered};
+use crate::storage::snapshot;
+use crate::tree::{DataTree, Tree};
+
+/// Why a server does not start, or stopped by itself.
+#[derive(Debug)]
+pub enum RunError {
+    /// A core was asked for that there is not.
+    Placement(placement::PlacementError),
+    /// A data directory cannot be used.
+    Start(config::StartError),
+    /// The client port cannot be had.
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Another process uses the data directory.
+    Locked(std::path::PathBuf),
+    /// What is on disk cannot be used.
+    Storage(StorageError),
+    /// The kernel gives no io_uring, or too little of it.
+    Ring(String),
+    /// The server stopped because it could not go on safely.
+    Fatal(String),
+}
+
+impl RunError {
+    /// The exit code, Apache's where it has one.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            RunError::Placement(_) => 2,
+            RunError::Start(_) => config::StartError::EXIT_CODE,
+            _ => 1,
+        }
+    }
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Placement(error) => write!(f, "{error}"),
+            RunError::Start(error) => write!(f, "{error}"),
+            RunError::Bind { addr, source } => write!(f, "cannot listen on {addr}: {source}"),
+            RunError::Locked(dir) => {
+                write!(f, "{} is in use by another ringkeeper process: stop that one first", dir.display())
+            }
+            RunError::Storage(error) => write!(f, "{error}"),
+            RunError::Ring(what) => write!(f, "{what}"),
+            RunError::Fatal(what) => write!(f, "Severe unrecoverable error, exiting: {what}"),
+        }
+    }
+}
+
+/// io_uring buffers of one shard, for flushes; larger flushes use other memory.
+const RING_BUFFER_BYTES: usize = 4 << 20;
+/// Requests that a shard's ring holds at once.
+const RING_DEPTH: usize = 1024;
+/// A task gives way to the ring after this long, so that a flush that was asked for begins.
+const PREEMPT: Duration = Duration::from_micros(200);
+/// Helper threads of the ordering shard: one makes segments, one writes a snapshot, one is for the rest.
+const HELPER_THREADS: usize = 3;
+
+/// Runs a server until it is told to stop. Returns in good order, or with the reason why not.
+pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<Stop>) -> Result<(), RunError> {
+    let cores = config::allowed_cores().map_err(|error| RunError::Ring(error.to_string()))?;
+    let plan = placement::plan(&cores, &config.placement).map_err(RunError::Placement)?;
+    tracing::info!("{plan}");
+    config::check_data_dirs(config).map_err(RunError::Start)?;
+    check_ring()?;
+    let addr = bind(config)?;
+    config::create_data_dirs(config).map_err(RunError::Start)?;
+    let _lock = lock(config)?;
+    let (data_tree, recovered) = recover(config)?;
+    serve(config, &plan, addr, data_tree, recovered, stop, stopper)
+}
+
+/// Why a running server ends.
+#[derive(Debug)]
+pub enum Stop {
+    /// It was asked to.
+    Signal(i32),
+    /// It must.
+    Fatal(String),
+}
+
+/// Finds out whether the kernel lets this process have a ring, and says what to change if not.
+fn check_ring() -> Result<(), RunError> {
+    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    let disabled = disabled.trim().parse::<u32>().unwrap_or(0);
+    let root = rustix::process::geteuid().is_root();
+    if disabled == 2 || (disabled == 1 && !root) {
+        return Err(RunError::Ring(format!(
+            "io_uring is switched off on this machine (kernel.io_uring_disabled = {disabled}). \
+             Switch it on with: sysctl -w kernel.io_uring_disabled=0"
+        )));
+    }
+    match LocalExecutorBuilder::new(Placement::Unbound).ring_depth(8).io_memory(4096).make() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(RunError::Ring(ring_error(&error.to_string()))),
+    }
+}
+
+fn ring_error(error: &str) -> String {
+    let advice = if error.contains("memlock") {
+        "Raise the limit with: ulimit -l 65536, or LimitMEMLOCK=64M in the systemd unit"
+    } else {
+        "ringkeeper needs Linux 5.8 or later with io_uring, and a container runtime whose seccomp profile allows \
+         io_uring_setup, io_uring_enter and io_uring_register"
+    };
+    format!("the kernel does not give this process an io_uring: {error}. {advice}")
+}
+
+/// Makes sure that nobody has the port, before anything on disk is touched. The shards bind it again, together.
+fn bind(config: &Config) -> Result<Option<SocketAddr>, RunError> {
+    let Some(client) = &config.client_addr else {
+        tracing::info!("clientPort is not set");
+        return Ok(None);
+    };
+    let mut failure = None;
+    for addr in client.bind_candidates() {
+        match StdListener::bind(addr) {
+            Ok(listener) => {
+                let addr = listener.local_addr().unwrap_or(addr);
+                tracing::info!("binding to port {addr}");
+                return Ok(Some(addr));
+            }
+            Err(source) => drop(failure.get_or_insert(RunError::Bind { addr, source })),
+        }
+    }
+    failure.map_or(Ok(None), Err)
+}
+
+/// Takes the data directories for this process; the lock goes with it.
+fn lock(config: &Config) -> Result<Vec<File>, RunError> {
+    let mut dirs = vec![config.snapshot_dir(), config.log_dir()];
+    dirs.dedup();
+    let lock_one = |dir: std::path::PathBuf| {
+        let file = File::open(&dir)
+            .map_err(|source| RunError::Storage(StorageError::Io { operation: "open", path: dir.clone(), source }))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| RunError::Locked(dir))?;
+        Ok(file)
+    };
+    dirs.into_iter().map(lock_one).collect()
+}
+
+/// The newest snapshot and what the log adds to it.
+fn recover(config: &Config) -> Result<(DataTree, Recovered), RunError> {
+    let begin = Instant::now();
+    let loaded = snapshot::load_newest(&config.snapshot_dir()).map_err(RunError::Storage)?;
+    let mut data_tree = loaded.map_or_else(DataTree::new, |loaded| loaded.data_tree);
+    let from = data_tree.tree().zxid();
+    let recovered = segments::recover(&config.log_dir(), &mut data_tree).map_err(RunError::Storage)?;
+    tracing::info!(
+        "Snapshot loaded in {} ms, highest zxid is {}, digest is {}; {} transactions after {from} came from the log",
+        begin.elapsed().as_millis(),
+        data_tree.tree().zxid(),
+        data_tree.tree().digest(),
+        recovered.applied
+    );
+    Ok((data_tree, recovered))
+}
+
+/// The ordering shard's ends of the channels to a client shard on another core; `None` for the one on its own.
+type Ends = Option<(SharedReceiver<Vec<Ask>>, SharedSender<ToClients>)>;
+
+/// What a client shard of its own needs to be reached.
+struct RemoteShard {
+    core: usize,
+    settings: Settings,
+    asks: SharedSender<Vec<Ask>>,
+    messages: SharedReceiver<ToClients>,
+}
+
+fn serve(
+    config: &Config,
+    plan: &Plan,
+    addr: Option<SocketAddr>,
+    data_tree: DataTree,
+    recovered: Recovered,
+    stop: &mpsc::Receiver<Stop>,
+    stopper: &mpsc::Sender<Stop>,
+) -> Result<(), RunError> {
+    let clock = Clock::start();
+    let metrics = Arc::new(LogMetrics::default());
+    let shared = Arc::new(Shared::new(config, plan.clients.len(), Arc::clone(&metrics)));
+    let tree = data_tree.tree().clone();
+    let mut ends: Vec<Ends> = Vec::new();
+    let mut remotes = Vec::new();
+    for (index, core) in plan.clients.iter().enumerate() {
+        if *core == plan.broadcast {
+            ends.push(None);
+            continue;
+        }
+        let (ask_sender, ask_receiver) = shared_channel::new_bounded(mesh::CHANNEL_MESSAGES_MAX);
+        let (message_sender, message_receiver) = shared_channel::new_bounded(mesh::CHANNEL_MESSAGES_MAX);
+        ends.push(Some((ask_receiver, message_sender)));
+        let settings = settings(config, index, plan.clients.len());
+        remotes.push(RemoteShard { core: core.0, settings, asks: ask_sender, messages: message_receiver });
+    }
+    for remote in remotes {
+        let (tree, shared) = (tree.clone(), Arc::clone(&shared));
+        let name = format!("clients-{}", remote.settings.shard);
+        builder(remote.core, &name, config)
+            .spawn(move || run_clients(remote, tree, shared, clock, addr))
+            .map_err(|error| RunError::Ring(ring_error(&error.to_string())))?;
+    }
+    let (fatal_sender, fatal_receiver) = mpsc::channel::<Fatal>();
+    let stopper = stopper.clone();
+    std::thread::Builder::new()
+        .name("fatal".into())
+        .spawn(move || {
+            if let Ok(Fatal(what)) = fatal_receiver.recv() {
+                drop(stopper.send(Stop::Fatal(what)));
+            }
+        })
+        .map_err(|error| RunError::Ring(error.to_string()))?;
+    let ordering = Ordering {
+        config: config.clone(),
+        local: plan.clients.iter().position(|core| *core == plan.broadcast),
+        shards: plan.clients.len(),
+        ends,
+        data_tree,
+        recovered,
+        shared,
+        metrics,
+        clock,
+        addr,
+        fatal: fatal_sender,
+    };
+    builder(plan.broadcast.0, "broadcast", config)
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(HELPER_THREADS))
+        .spawn(move || ordering.run())
+        .map_err(|error| RunError::Ring(ring_error(&error.to_string())))?;
+    match stop.recv() {
+        Ok(Stop::Fatal(what)) => Err(RunError::Fatal(what)),
+        Ok(Stop::Signal(_)) | Err(_) => Ok(()),
+    }
+}
+
+fn builder(core: usize, name: &str, config: &Config) -> LocalExecutorBuilder {
+    let builder = LocalExecutorBuilder::new(Placement::Fixed(core))
+        .name(name)
+        .ring_depth(RING_DEPTH)
+        .io_memory(RING_BUFFER_BYTES)
+        .preempt_timer(PREEMPT);
+    match config.spin_before_park {
+        Some(spin) => builder.spin_before_park(spin),
+        None => builder,
+    }
+}
+
+fn settings(config: &Config, shard: usize, shards: usize) -> Settings {
+    Settings {
+        shard: shard as u16,
+        frame_bytes_max: config.max_buffer_bytes as usize,
+        timeout_min_ms: config.min_session_timeout.as_millis() as i32,
+        timeout_max_ms: config.max_session_timeout.as_millis() as i32,
+        sessionless_timeout_ms: config.sessionless_timeout.as_millis() as u64,
+        outstanding_max: (config.global_outstanding_limit as usize / shards).max(1),
+        rules: rules(config),
+        super_digest: config.super_digest.clone(),
+        four_letter_words: FourLetter::all().filter(|word| config.four_letter_words.allow(word.word())).collect(),
+    }
+}
+
+fn rules(config: &Config) -> Rules {
+    Rules { skip_acl: config.skip_acl, digest_scheme: config.digest_auth_enabled }
+}
+
+/// A client shard on a core of its own.
+async fn run_clients(
+    remote: RemoteShard,
+    tree: Tree,
+    shared: Arc<Shared>,
+    clock: Clock,
+    addr: Option<SocketAddr>,
+) {
+    let admin = Rc::new(Admin::new(shared, usize::from(remote.settings.shard)));
+    let asks = Rc::new(Queue::default());
+    let shard = Rc::new(ClientShard::new(Cnxns::new(remote.settings, tree), Rc::clone(&asks), clock, admin));
+    let (sender, receiver) = (remote.asks.connect().await, remote.messages.connect().await);
+    glommio::spawn_local(mesh::pump_out_batches(asks, sender)).detach();
+    let taker = Rc::clone(&shard);
+    glommio::spawn_local(mesh::pump_in(receiver, move |message| taker.take(&message))).detach();
+    start_clients(&shard, addr).await;
+    std::future::pending::<()>().await;
+}
+
+/// Opens the port of a client shard and sets its clock going.
+async fn start_clients(shard: &Rc<ClientShard>, addr: Option<SocketAddr>) {
+    glommio::spawn_local(Rc::clone(shard).tick()).detach();
+    let Some(addr) = addr else { return };
+    match TcpListener::bind(addr) {
+        Ok(listener) => drop(glommio::spawn_local(Rc::clone(shard).accept(listener)).detach()),
+        Err(error) => tracing::error!("cannot listen on {addr}: {error}"),
+    };
+}
+
+/// What goes into the ordering shard.
+struct Ordering {
+    config: Config,
+    /// The client shard that is folded into it.
+    local: Option<usize>,
+    shards: usize,
+    ends: Vec<Ends>,
+    data_tree: DataTree,
+    recovered: Recovered,
+    shared: Arc<Shared>,
+    metrics: Arc<LogMetrics>,
+    clock: Clock,
+    addr: Option<SocketAddr>,
+    fatal: mpsc::Sender<Fatal>,
+}
+
+/// The top byte of session ids of a standalone server.
+const STANDALONE_SERVER_ID: u8 = 1;
+
+impl Ordering {
+    async fn run(self) {
+        let Ordering { config, local, shards, ends, data_tree, recovered, shared, metrics, clock, addr, fatal } = self;
+        let asks = Rc::new(Queue::default());
+        let local = local.map(|index| {
+            let admin = Rc::new(Admin::new(Arc::clone(&shared), index));
+            let cnxns = Cnxns::new(settings(&config, index, shards), data_tree.tree().clone());
+            Rc::new(ClientShard::new(cnxns, Rc::clone(&asks), clock, admin))
+        });
+        let mut downlinks = Vec::new();
+        for end in ends {
+            let Some((receiver, sender)) = end else {
+                let shard = local.as_ref().expect("a shard without ends is the local one");
+                downlinks.push(Downlink::Local(Rc::clone(shard)));
+                continue;
+            };
+            let queue = Rc::new(Queue::default());
+            downlinks.push(Downlink::Remote(Rc::clone(&queue)));
+            let (receiver, sender) = (receiver.connect().await, sender.connect().await);
+            glommio::spawn_local(mesh::pump_out(queue, sender)).detach();
+            let inbox = Rc::clone(&asks);
+            glommio::spawn_local(mesh::pump_in(receiver, move |batch: Vec<Ask>| inbox.extend(batch))).detach();
+        }
+        let tick_ms = config.tick_time.as_millis() as u64;
+        // Touches are handed on every tick of a client shard, and sessions looked through now and then.
+        let grace_ms = 2 * clients::TICK_MS;
+        let sessions = Sessions::new(tick_ms, grace_ms, STANDALONE_SERVER_ID, clock.wall());
+        let pipeline = Pipeline::new(data_tree, sessions, rules(&config), config.digest_enabled, clock.now());
+        let broadcast = Rc::new(Broadcast::new(
+            pipeline,
+            Log::new(recovered.end),
+            Disk::new(&config.log_dir()),
+            asks,
+            downlinks,
+            clock,
+            config.log.flush_warning_threshold,
+            metrics,
+            fatal,
+        ));
+        let last = recovered.spares.last().map(|spare| spare.sequence);
+        let last = last.or(recovered.filled.last().map(|segment| segment.sequence)).unwrap_or(0);
+        for spare in recovered.spares {
+            if let Err(error) = broadcast.add_spare(spare).await {
+                return broadcast.fail(format!("cannot open log segment {:x}: {error}", spare.sequence));
+            }
+        }
+        let upkeep = Rc::new(Upkeep::new(Rc::clone(&broadcast), &config, last + 1, recovered.filled));
+        glommio::spawn_local(Rc::clone(&broadcast).run()).detach();
+        glommio::spawn_local(Rc::clone(&broadcast).tick()).detach();
+        glommio::spawn_local(Rc::clone(&upkeep).keep_segments_ready()).detach();
+        glommio::spawn_local(upkeep.take_snapshots()).detach();
+        if let Some(shard) = &local {
+            start_clients(shard, addr).await;
+        }
+        std::future::pending::<()>().await;
+    }
+}
