@@ -14,6 +14,6 @@ pub mod request;
 
 pub mod cnxn;
 
-pub mod storage;
 pub mod server;
 pub mod shard;
+pub mod storage;

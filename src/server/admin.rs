@@ -179,7 +179,8 @@ impl Report {
         c.received += o.received;
         c.sent += o.sent;
         if o.latency_count > 0 {
-            c.latency_min_ms = if c.latency_count == 0 { o.latency_min_ms } else { c.latency_min_ms.min(o.latency_min_ms) };
+            c.latency_min_ms =
+                if c.latency_count == 0 { o.latency_min_ms } else { c.latency_min_ms.min(o.latency_min_ms) };
         }
         c.latency_max_ms = c.latency_max_ms.max(o.latency_max_ms);
         c.latency_count += o.latency_count;
@@ -242,11 +243,7 @@ pub struct Ticket {
 
 impl Limits {
     fn new(config: &Config) -> Limits {
-        Limits {
-            per_address_max: config.max_client_cnxns,
-            total_max: config.max_cnxns,
-            open: Mutex::default(),
-        }
+        Limits { per_address_max: config.max_client_cnxns, total_max: config.max_cnxns, open: Mutex::default() }
     }
 
     /// Admits a connection from that address, or says in Apache's words why not.

@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use glommio::channels::shared_channel::{self, SharedReceiver, SharedSender};
-use glommio::net::TcpListener;
+use glommio::net::AcceptedTcpStream;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use rustix::fs::{FlockOperation, flock};
 
@@ -21,10 +22,11 @@ use crate::cnxn::{Cnxns, FourLetter, Settings};
 use crate::request::pipeline::{Ask, Pipeline};
 use crate::request::prepare::Rules;
 use crate::session::Sessions;
-use crate::shard::broadcast::{Broadcast, Downlink, Fatal};
+use crate::shard::broadcast::{Broadcast, Downlink};
 use crate::shard::clients::{self, ClientShard, ToClients};
 use crate::shard::clock::Clock;
 use crate::shard::disk::Disk;
+use crate::shard::listener;
 use crate::shard::mesh::{self, Queue};
 use crate::shard::upkeep::Upkeep;
 use crate::storage::error::StorageError;
@@ -100,11 +102,11 @@ pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<
     tracing::info!("{plan}");
     config::check_data_dirs(config).map_err(RunError::Start)?;
     check_ring()?;
-    let addr = bind(config)?;
+    let socket = bind(config)?;
     config::create_data_dirs(config).map_err(RunError::Start)?;
     let _lock = lock(config)?;
     let (data_tree, recovered) = recover(config)?;
-    serve(config, &plan, addr, data_tree, recovered, stop, stopper)
+    serve(config, &plan, socket, data_tree, recovered, stop, stopper)
 }
 
 /// Why a running server ends.
@@ -143,19 +145,18 @@ fn ring_error(error: &str) -> String {
     format!("the kernel does not give this process an io_uring: {error}. {advice}")
 }
 
-/// Makes sure that nobody has the port, before anything on disk is touched. The shards bind it again, together.
-fn bind(config: &Config) -> Result<Option<SocketAddr>, RunError> {
+/// Takes the client port, before anything on disk is touched.
+fn bind(config: &Config) -> Result<Option<OwnedFd>, RunError> {
     let Some(client) = &config.client_addr else {
         tracing::info!("clientPort is not set");
         return Ok(None);
     };
     let mut failure = None;
     for addr in client.bind_candidates() {
-        match StdListener::bind(addr) {
-            Ok(listener) => {
-                let addr = listener.local_addr().unwrap_or(addr);
+        match listener::open(addr, config.client_port_listen_backlog) {
+            Ok(socket) => {
                 tracing::info!("binding to port {addr}");
-                return Ok(Some(addr));
+                return Ok(Some(socket));
             }
             Err(source) => drop(failure.get_or_insert(RunError::Bind { addr, source })),
         }
@@ -196,18 +197,47 @@ fn recover(config: &Config) -> Result<(DataTree, Recovered), RunError> {
 /// The ordering shard's ends of the channels to a client shard on another core; `None` for the one on its own.
 type Ends = Option<(SharedReceiver<Vec<Ask>>, SharedSender<ToClients>)>;
 
+/// Where connections are accepted: the socket, and the ways to the shards that get a share of them.
+struct Entrance {
+    socket: OwnedFd,
+    others: Vec<SharedSender<AcceptedTcpStream>>,
+}
+
+/// How a client shard comes to its connections.
+#[derive(Default)]
+struct Access {
+    /// Set for the one that accepts.
+    entrance: Option<Entrance>,
+    /// Set for the others.
+    handed_over: Option<SharedReceiver<AcceptedTcpStream>>,
+}
+
 /// What a client shard of its own needs to be reached.
 struct RemoteShard {
-    core: usize,
     settings: Settings,
     asks: SharedSender<Vec<Ask>>,
     messages: SharedReceiver<ToClients>,
+    access: Access,
+}
+
+/// The first client shard accepts connections and hands them round.
+fn accesses(socket: Option<OwnedFd>, shards: usize) -> Vec<Access> {
+    let mut accesses: Vec<Access> = (0..shards).map(|_| Access::default()).collect();
+    let Some(socket) = socket else { return accesses };
+    let mut others = Vec::new();
+    for access in &mut accesses[1..] {
+        let (sender, receiver) = shared_channel::new_bounded(mesh::CHANNEL_MESSAGES_MAX);
+        others.push(sender);
+        access.handed_over = Some(receiver);
+    }
+    accesses[0].entrance = Some(Entrance { socket, others });
+    accesses
 }
 
 fn serve(
     config: &Config,
     plan: &Plan,
-    addr: Option<SocketAddr>,
+    socket: Option<OwnedFd>,
     data_tree: DataTree,
     recovered: Recovered,
     stop: &mpsc::Receiver<Stop>,
@@ -218,56 +248,47 @@ fn serve(
     let shared = Arc::new(Shared::new(config, plan.clients.len(), Arc::clone(&metrics)));
     let tree = data_tree.tree().clone();
     let mut ends: Vec<Ends> = Vec::new();
-    let mut remotes = Vec::new();
-    for (index, core) in plan.clients.iter().enumerate() {
+    let mut local = None;
+    for (index, (core, access)) in plan.clients.iter().zip(accesses(socket, plan.clients.len())).enumerate() {
+        let settings = settings(config, index, plan.clients.len());
         if *core == plan.broadcast {
             ends.push(None);
+            local = Some((settings, access));
             continue;
         }
-        let (ask_sender, ask_receiver) = shared_channel::new_bounded(mesh::CHANNEL_MESSAGES_MAX);
-        let (message_sender, message_receiver) = shared_channel::new_bounded(mesh::CHANNEL_MESSAGES_MAX);
+        let (asks, ask_receiver) = shared_channel::new_bounded(mesh::CHANNEL_MESSAGES_MAX);
+        let (message_sender, messages) = shared_channel::new_bounded(mesh::CHANNEL_MESSAGES_MAX);
         ends.push(Some((ask_receiver, message_sender)));
-        let settings = settings(config, index, plan.clients.len());
-        remotes.push(RemoteShard { core: core.0, settings, asks: ask_sender, messages: message_receiver });
-    }
-    for remote in remotes {
+        let remote = RemoteShard { settings, asks, messages, access };
         let (tree, shared) = (tree.clone(), Arc::clone(&shared));
-        let name = format!("clients-{}", remote.settings.shard);
-        builder(remote.core, &name, config)
-            .spawn(move || run_clients(remote, tree, shared, clock, addr))
-            .map_err(|error| RunError::Ring(ring_error(&error.to_string())))?;
+        spawn(builder(core.0, &format!("clients-{index}"), config), move || run_clients(remote, tree, shared, clock))?;
     }
-    let (fatal_sender, fatal_receiver) = mpsc::channel::<Fatal>();
-    let stopper = stopper.clone();
-    std::thread::Builder::new()
-        .name("fatal".into())
-        .spawn(move || {
-            if let Ok(Fatal(what)) = fatal_receiver.recv() {
-                drop(stopper.send(Stop::Fatal(what)));
-            }
-        })
-        .map_err(|error| RunError::Ring(error.to_string()))?;
     let ordering = Ordering {
         config: config.clone(),
-        local: plan.clients.iter().position(|core| *core == plan.broadcast),
-        shards: plan.clients.len(),
+        local,
         ends,
         data_tree,
         recovered,
         shared,
         metrics,
         clock,
-        addr,
-        fatal: fatal_sender,
+        fatal: stopper.clone(),
     };
-    builder(plan.broadcast.0, "broadcast", config)
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(HELPER_THREADS))
-        .spawn(move || ordering.run())
-        .map_err(|error| RunError::Ring(ring_error(&error.to_string())))?;
+    let builder = builder(plan.broadcast.0, "broadcast", config)
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(HELPER_THREADS));
+    spawn(builder, move || ordering.run())?;
     match stop.recv() {
         Ok(Stop::Fatal(what)) => Err(RunError::Fatal(what)),
         Ok(Stop::Signal(_)) | Err(_) => Ok(()),
     }
+}
+
+fn spawn<F: Future<Output = ()> + 'static>(
+    builder: LocalExecutorBuilder,
+    shard: impl FnOnce() -> F + Send + 'static,
+) -> Result<(), RunError> {
+    let spawned = builder.spawn(shard);
+    spawned.map(drop).map_err(|error| RunError::Ring(ring_error(&error.to_string())))
 }
 
 fn builder(core: usize, name: &str, config: &Config) -> LocalExecutorBuilder {
@@ -301,13 +322,7 @@ fn rules(config: &Config) -> Rules {
 }
 
 /// A client shard on a core of its own.
-async fn run_clients(
-    remote: RemoteShard,
-    tree: Tree,
-    shared: Arc<Shared>,
-    clock: Clock,
-    addr: Option<SocketAddr>,
-) {
+async fn run_clients(remote: RemoteShard, tree: Tree, shared: Arc<Shared>, clock: Clock) {
     let admin = Rc::new(Admin::new(shared, usize::from(remote.settings.shard)));
     let asks = Rc::new(Queue::default());
     let shard = Rc::new(ClientShard::new(Cnxns::new(remote.settings, tree), Rc::clone(&asks), clock, admin));
@@ -315,34 +330,41 @@ async fn run_clients(
     glommio::spawn_local(mesh::pump_out_batches(asks, sender)).detach();
     let taker = Rc::clone(&shard);
     glommio::spawn_local(mesh::pump_in(receiver, move |message| taker.take(&message))).detach();
-    start_clients(&shard, addr).await;
+    start_clients(&shard, remote.access).await;
     std::future::pending::<()>().await;
 }
 
-/// Opens the port of a client shard and sets its clock going.
-async fn start_clients(shard: &Rc<ClientShard>, addr: Option<SocketAddr>) {
+/// Sets a client shard's clock going and lets its connections come.
+async fn start_clients(shard: &Rc<ClientShard>, access: Access) {
     glommio::spawn_local(Rc::clone(shard).tick()).detach();
-    let Some(addr) = addr else { return };
-    match TcpListener::bind(addr) {
-        Ok(listener) => drop(glommio::spawn_local(Rc::clone(shard).accept(listener)).detach()),
-        Err(error) => tracing::error!("cannot listen on {addr}: {error}"),
-    };
+    if let Some(receiver) = access.handed_over {
+        let receiver = receiver.connect().await;
+        let taker = Rc::clone(shard);
+        glommio::spawn_local(mesh::pump_in(receiver, move |stream| taker.admit(stream))).detach();
+    }
+    if let Some(Entrance { socket, others }) = access.entrance {
+        let mut queues = Vec::new();
+        for sender in others {
+            let queue = Rc::new(Queue::default());
+            queues.push(Rc::clone(&queue));
+            glommio::spawn_local(mesh::pump_out(queue, sender.connect().await)).detach();
+        }
+        glommio::spawn_local(Rc::clone(shard).accept(listener::adopt(socket), queues)).detach();
+    }
 }
 
 /// What goes into the ordering shard.
 struct Ordering {
     config: Config,
     /// The client shard that is folded into it.
-    local: Option<usize>,
-    shards: usize,
+    local: Option<(Settings, Access)>,
     ends: Vec<Ends>,
     data_tree: DataTree,
     recovered: Recovered,
     shared: Arc<Shared>,
     metrics: Arc<LogMetrics>,
     clock: Clock,
-    addr: Option<SocketAddr>,
-    fatal: mpsc::Sender<Fatal>,
+    fatal: mpsc::Sender<Stop>,
 }
 
 /// The top byte of session ids of a standalone server.
@@ -350,17 +372,17 @@ const STANDALONE_SERVER_ID: u8 = 1;
 
 impl Ordering {
     async fn run(self) {
-        let Ordering { config, local, shards, ends, data_tree, recovered, shared, metrics, clock, addr, fatal } = self;
+        let Ordering { config, local, ends, data_tree, recovered, shared, metrics, clock, fatal } = self;
         let asks = Rc::new(Queue::default());
-        let local = local.map(|index| {
-            let admin = Rc::new(Admin::new(Arc::clone(&shared), index));
-            let cnxns = Cnxns::new(settings(&config, index, shards), data_tree.tree().clone());
-            Rc::new(ClientShard::new(cnxns, Rc::clone(&asks), clock, admin))
+        let local = local.map(|(settings, access)| {
+            let admin = Rc::new(Admin::new(Arc::clone(&shared), usize::from(settings.shard)));
+            let cnxns = Cnxns::new(settings, data_tree.tree().clone());
+            (Rc::new(ClientShard::new(cnxns, Rc::clone(&asks), clock, admin)), access)
         });
         let mut downlinks = Vec::new();
         for end in ends {
             let Some((receiver, sender)) = end else {
-                let shard = local.as_ref().expect("a shard without ends is the local one");
+                let (shard, _) = local.as_ref().expect("a shard without ends is the local one");
                 downlinks.push(Downlink::Local(Rc::clone(shard)));
                 continue;
             };
@@ -385,7 +407,7 @@ impl Ordering {
             clock,
             config.log.flush_warning_threshold,
             metrics,
-            fatal,
+            Box::new(move |what| drop(fatal.send(Stop::Fatal(what)))),
         ));
         let last = recovered.spares.last().map(|spare| spare.sequence);
         let last = last.or(recovered.filled.last().map(|segment| segment.sequence)).unwrap_or(0);
@@ -399,8 +421,8 @@ impl Ordering {
         glommio::spawn_local(Rc::clone(&broadcast).tick()).detach();
         glommio::spawn_local(Rc::clone(&upkeep).keep_segments_ready()).detach();
         glommio::spawn_local(upkeep.take_snapshots()).detach();
-        if let Some(shard) = &local {
-            start_clients(shard, addr).await;
+        if let Some((shard, access)) = local {
+            start_clients(&shard, access).await;
         }
         std::future::pending::<()>().await;
     }

@@ -37,10 +37,6 @@ pub enum Downlink {
     Remote(Rc<Queue<ToClients>>),
 }
 
-/// Why the server cannot go on.
-#[derive(Debug)]
-pub struct Fatal(pub String);
-
 /// The ordering shard.
 pub struct Broadcast {
     pipeline: RefCell<Pipeline>,
@@ -57,7 +53,7 @@ pub struct Broadcast {
     metrics: Arc<LogMetrics>,
     failed: Cell<bool>,
     logged_bytes: Cell<u64>,
-    fatal: std::sync::mpsc::Sender<Fatal>,
+    fatal: Box<dyn Fn(String)>,
     /// Told when a record does not fit or a segment was taken into use.
     pub segment_wanted: Notify,
     /// Told when something was committed, for those who wait to see how far it is.
@@ -80,7 +76,7 @@ impl Broadcast {
         clock: Clock,
         flush_warning: Duration,
         metrics: Arc<LogMetrics>,
-        fatal: std::sync::mpsc::Sender<Fatal>,
+        fatal: Box<dyn Fn(String)>,
     ) -> Broadcast {
         Broadcast {
             pipeline: RefCell::new(pipeline),
@@ -176,7 +172,7 @@ impl Broadcast {
     /// Stops everything: nothing is acknowledged any more.
     pub fn fail(&self, why: String) {
         if !self.failed.replace(true) {
-            drop(self.fatal.send(Fatal(why)));
+            (self.fatal)(why);
         }
     }
 
@@ -278,11 +274,12 @@ impl Broadcast {
     fn commit(&self, durable: Zxid) {
         let Some(batch) = self.pipeline.borrow_mut().commit(durable) else { return };
         self.metrics.committed(batch.commits.len() as u64);
-        let message = ToClients::Committed(Arc::new(batch));
+        let batch = Arc::new(batch);
         for shard in &self.shards {
+            let message = ToClients::Committed(Arc::clone(&batch));
             match shard {
                 Downlink::Local(shard) => shard.take(&message),
-                Downlink::Remote(queue) => queue.push(message.clone()),
+                Downlink::Remote(queue) => queue.push(message),
             }
         }
         self.committed_some.notify();

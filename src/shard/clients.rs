@@ -1,6 +1,6 @@
 //! The driver of a client shard: sockets to [`Cnxns`] and back.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_lite::{AsyncRead, AsyncWrite};
-use glommio::net::{TcpListener, TcpStream};
+use glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
 
 use super::clock::Clock;
 use super::mesh::Queue;
@@ -30,7 +30,6 @@ const READ_BYTES_MAX: usize = 256 << 10;
 const TURNS_MAX: usize = 4;
 
 /// What the ordering shard tells a client shard.
-#[derive(Clone)]
 pub enum ToClients {
     /// Writes have become visible.
     Committed(Arc<CommitBatch>),
@@ -47,20 +46,12 @@ pub struct ClientShard {
     asks: Rc<Queue<Ask>>,
     clock: Clock,
     admin: Rc<Admin>,
-    stopping: Cell<bool>,
 }
 
 impl ClientShard {
     /// A shard without connections. `asks` leads to the ordering shard.
     pub fn new(cnxns: Cnxns, asks: Rc<Queue<Ask>>, clock: Clock, admin: Rc<Admin>) -> ClientShard {
-        ClientShard {
-            cnxns: RefCell::new(cnxns),
-            wakers: RefCell::default(),
-            asks,
-            clock,
-            admin,
-            stopping: Cell::new(false),
-        }
+        ClientShard { cnxns: RefCell::new(cnxns), wakers: RefCell::default(), asks, clock, admin }
     }
 
     /// The connections.
@@ -81,16 +72,18 @@ impl ClientShard {
         self.hand_on(None);
     }
 
-    /// Closes the listener's loop; connections go with the executor.
-    pub fn stop(&self) {
-        self.stopping.set(true);
-    }
-
-    /// Accepts connections until the shard stops.
-    pub async fn accept(self: Rc<Self>, listener: TcpListener) {
-        while !self.stopping.get() {
-            match listener.accept().await {
-                Ok(stream) => self.admit(stream),
+    /// Accepts connections for all shards, for ever: every one in turn gets one. `others` lead to the shards but this.
+    pub async fn accept(self: Rc<Self>, listener: TcpListener, others: Vec<Rc<Queue<AcceptedTcpStream>>>) {
+        let mut turn = 0;
+        loop {
+            match listener.shared_accept().await {
+                Ok(stream) => {
+                    match others.get(turn) {
+                        Some(other) => other.push(stream),
+                        None => self.admit(stream),
+                    }
+                    turn = (turn + 1) % (others.len() + 1);
+                }
                 Err(error) => {
                     // Out of file descriptors, most likely: give some time to come free.
                     tracing::warn!("Error accepting new connection: {error}");
@@ -110,7 +103,9 @@ impl ClientShard {
         }
     }
 
-    fn admit(self: &Rc<Self>, stream: TcpStream) {
+    /// Serves a connection that was accepted, if the limits allow one more.
+    pub fn admit(self: &Rc<Self>, stream: AcceptedTcpStream) {
+        let stream = stream.bind_to_executor();
         // A peer that has gone already needs no further word.
         let Ok(peer) = stream.peer_addr() else { return };
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());

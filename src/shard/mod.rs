@@ -14,5 +14,6 @@ pub mod broadcast;
 pub mod clients;
 pub mod clock;
 pub mod disk;
+pub mod listener;
 pub mod mesh;
 pub mod upkeep;

@@ -110,7 +110,9 @@ impl Upkeep {
                 self.broadcast.committed_some.notified().await;
             }
             if let Err(error) = self.snapshot(source).await {
-                tracing::error!("The snapshot at {last} failed: {error}. The log is kept; the next attempt is at the next snapshot");
+                tracing::error!(
+                    "The snapshot at {last} failed: {error}. The log is kept; the next attempt is at the next snapshot"
+                );
             }
         }
     }

@@ -66,7 +66,10 @@ impl Log {
     /// Hands over a segment. They are used in the order in which they come.
     pub fn add_spare(&mut self, spare: Spare) {
         let last = self.spares.back().or(self.current.as_ref().map(|segment| &segment.spare));
-        assert!(last.is_none_or(|last| last.sequence < spare.sequence), "segments are used in the order of their numbers");
+        assert!(
+            last.is_none_or(|last| last.sequence < spare.sequence),
+            "segments are used in the order of their numbers"
+        );
         self.spares.push_back(spare);
     }
 

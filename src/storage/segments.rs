@@ -74,8 +74,7 @@ pub fn prepare(
     if let Some(old) = recycled {
         fs::rename(old, &unready).map_err(at("recycle"))?;
     }
-    let file =
-        OpenOptions::new().write(true).create(true).truncate(false).open(&unready).map_err(at("create"))?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&unready).map_err(at("create"))?;
     let header = SegmentHeader::new(sequence, salt).to_block();
     let filled = match recycled {
         Some(_) => Ok(()),
@@ -128,8 +127,11 @@ pub fn recover(dir: &Path, data_tree: &mut DataTree) -> Result<Recovered, Storag
         Recovered { filled: Vec::new(), spares: Vec::new(), end: Link { zxid: start, ..Link::default() }, applied: 0 };
     let mut before: Option<(u64, PathBuf, Link)> = None;
     for (sequence, path) in list(dir)? {
-        let map = MappedFile::open(&path)
-            .map_err(|source| StorageError::Io { operation: "map", path: path.clone(), source })?;
+        let map = MappedFile::open(&path).map_err(|source| StorageError::Io {
+            operation: "map",
+            path: path.clone(),
+            source,
+        })?;
         let header = SegmentHeader::read(&map).map_err(|what| damaged(&path, 0, what.to_owned()))?;
         if header.sequence() != sequence {
             return Err(damaged(&path, 0, format!("its header is that of segment {}", header.sequence())));
@@ -195,9 +197,10 @@ fn damaged(path: &Path, offset: u64, what: String) -> StorageError {
         path: path.to_owned(),
         offset,
         what,
-        remedy: "restore the data directory from a copy, or move this file and all later ringlog files away to go back \
+        remedy:
+            "restore the data directory from a copy, or move this file and all later ringlog files away to go back \
                  to the state before the damage, which loses every later transaction"
-            .to_owned(),
+                .to_owned(),
     }
 }
 
