@@ -9,6 +9,7 @@ pub mod log;
 pub mod snapshot_format;
 
 // edge
+pub mod apache_log;
 pub mod mmap;
 pub mod segments;
 pub mod snapshot;

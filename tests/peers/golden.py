@@ -1,0 +1,213 @@
+"""See golden.sh. Arguments: apache.sh, version, directory to write to."""
+
+import logging
+import os
+import pathlib
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from collections import namedtuple
+
+from kazoo import security
+from kazoo.client import KazooClient
+from kazoo.exceptions import KazooException
+from kazoo.protocol import serialization
+
+APACHE, VERSION, GOLDEN = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
+
+
+class CreateKind(namedtuple("CreateKind", "path data acl flags ttl")):
+    """create2, createContainer and createTTL, which kazoo does not have."""
+
+    @property
+    def type(self):
+        return {4: 19, 5: 21, 6: 21}.get(self.flags, 15)
+
+    def serialize(self):
+        create = serialization.Create(self.path, self.data, self.acl, self.flags).serialize()
+        return bytes(create) + (struct.pack("!q", self.ttl) if self.type == 21 else b"")
+
+    @classmethod
+    def deserialize(cls, data, offset):
+        return serialization.read_string(data, offset)[0]
+
+
+def create_kind(client, path, data, flags=0, ttl=0):
+    result = client.handler.async_result()
+    client._call(CreateKind(path, data, security.OPEN_ACL_UNSAFE, flags, ttl), result)
+    return result.get(10)
+
+
+def fails(call, *args, **kwargs):
+    try:
+        call(*args, **kwargs)
+    except KazooException:
+        return
+    raise AssertionError(f"{call} {args} did not fail")
+
+
+def first_run(client, closing):
+    """Everything once."""
+    client.create("/null", None)
+    client.create("/empty", b"")
+    client.create("/data", b"\x00\x01binary\xff")
+    client.create("/large", b"0123456789" * 100)
+    client.create("/ünïcode", "Grüße".encode())
+    client.create("/ünïcode/日本 語", b"x")
+    client.create("/a/b/c/d/e/f", b"deep", makepath=True)
+    for _ in range(3):
+        client.create("/seq/n-", b"s", sequence=True, makepath=True)
+    client.create("/seq/", b"", sequence=True)
+
+    digest = security.make_digest_acl("user", "password", read=True, write=True)
+    client.create("/acl", b"", acl=[digest])
+    client.create("/acl-two", b"", acl=[digest, security.make_acl("ip", "127.0.0.0/8", all=True)])
+    client.create("/acl-read", b"", acl=security.READ_ACL_UNSAFE)
+    client.create("/acl-same", b"", acl=[digest])
+    client.set_acls("/data", [security.make_acl("world", "anyone", read=True, write=True)])
+    client.set_acls("/null", [digest, security.make_acl("world", "anyone", read=True, admin=True)])
+    client.set_acls("/null", security.OPEN_ACL_UNSAFE)
+
+    client.create("/ephemeral", b"e", ephemeral=True)
+    client.create("/seq/e-", None, ephemeral=True, sequence=True)
+    create_kind(client, "/create2", b"2")
+    create_kind(client, "/container", b"", 4)
+    create_kind(client, "/container/child", b"in it")
+    create_kind(client, "/ttl", b"t", 5, 3_600_000)
+    create_kind(client, "/ttl-", None, 6, 1 << 39)
+
+    client.set("/data", b"changed")
+    client.set("/data", None)
+    client.set("/data", b"again")
+    client.set("/null", b"")
+    client.set("/empty", None)
+    client.create("/gone", b"")
+    client.create("/gone/child", b"")
+    client.delete("/gone/child")
+    client.delete("/gone")
+    client.delete("/seq/n-0000000001")
+
+    fails(client.create, "/data", b"")
+    fails(client.delete, "/a")
+    fails(client.set, "/absent", b"")
+    fails(client.set, "/data", b"", version=77)
+    fails(client.get, "/acl")
+
+    multi = client.transaction()
+    multi.create("/multi", b"m")
+    multi.create("/multi/s-", b"m", sequence=True)
+    multi.check("/multi", 0)
+    multi.set_data("/multi", b"m2")
+    multi.create("/multi/gone", b"")
+    multi.delete("/multi/gone")
+    assert not any(isinstance(result, Exception) for result in multi.commit())
+    multi = client.transaction()
+    multi.create("/multi/not", b"")
+    multi.delete("/absent")
+    multi.set_data("/multi", b"not")
+    assert any(isinstance(result, Exception) for result in multi.commit())
+
+    client.create("/quota-on", b"12345")
+    client.create("/zookeeper/quota/quota-on", b"")
+    client.create("/zookeeper/quota/quota-on/zookeeper_limits", b"count=10,bytes=1000")
+    client.create("/zookeeper/quota/quota-on/zookeeper_stats", b"count=0,bytes=0")
+    client.create("/quota-on/child", b"678")
+
+    closing.create("/ephemeral-of-closed", b"", ephemeral=True)
+    closing.create("/seq/closed-", b"", ephemeral=True, sequence=True)
+
+
+def second_run(client):
+    """After the snapshot: changes of what is in it, and what is new."""
+    client.set("/null", b"not any more")
+    client.set("/quota-on/child", b"67890")
+    client.create("/seq/n-", b"s", sequence=True)
+    client.create("/acl-new", b"", acl=[security.make_digest_acl("other", "secret", all=True)])
+    client.set_acls("/ünïcode", security.READ_ACL_UNSAFE)
+    client.delete("/container/child")
+    client.delete("/multi/s-0000000000")
+    client.create("/a/b/c/again", None)
+    client.create("/ephemeral-second", b"", ephemeral=True)
+    fails(client.delete, "/absent")
+
+
+def dump(client):
+    """One line a znode: path, data (hex, or null), the stat's fields as clients see them, the ACL."""
+    lines, paths = [], ["/"]
+    while paths:
+        path = paths.pop()
+        acls, _ = client.get_acls(path)
+        data, stat = client.get(path)
+        data = "null" if data is None else '"' + data.hex() + '"'
+        acls = " ".join(f"{acl.perms}:{acl.id.scheme}:{acl.id.id}" for acl in acls)
+        lines.append("\t".join([path, data, " ".join(str(field) for field in stat), acls]))
+        paths += [path.rstrip("/") + "/" + child for child in client.get_children(path)]
+    return "\n".join(sorted(lines)) + "\n"
+
+
+class Server:
+    def __init__(self, data):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.data = data
+
+    def start(self):
+        super_user = security.make_digest_acl_credential("super", "super")
+        subprocess.run(
+            [APACHE, "start", "--version", VERSION, "--data", self.data, "--port", str(self.port),
+             "--java", "-Dzookeeper.extendedTypesEnabled=true", "--cfg", "preAllocSize=64",
+             "--java", f"-Dzookeeper.DigestAuthenticationProvider.superDigest={super_user}"],
+            check=True, stdout=subprocess.DEVNULL)
+
+    def stop(self):
+        subprocess.run([APACHE, "stop", "--data", self.data], check=True)
+
+    def client(self, auth=()):
+        client = KazooClient(f"127.0.0.1:{self.port}", timeout=40, auth_data=list(auth))
+        client.start()
+        return client
+
+
+def without_padding(log):
+    at = 16
+    while at + 12 <= len(log) and log[at + 8 : at + 12] != bytes(4):
+        at += 12 + struct.unpack_from("!i", log, at + 8)[0] + 1
+    return log[:at]
+
+
+def main():
+    logging.disable(logging.CRITICAL)
+    data = tempfile.mkdtemp()
+    server = Server(data)
+    server.start()
+    try:
+        client, closing = server.client(), server.client()
+        first_run(client, closing)
+        closing.stop()
+        # The other client is not closed: its session and ephemerals must outlive the server.
+        server.stop()
+        server.start()
+        second_run(server.client())
+        text = dump(server.client(auth=[("digest", "super:super")]))
+    finally:
+        server.stop()
+
+    shutil.rmtree(GOLDEN, ignore_errors=True)
+    os.makedirs(GOLDEN)
+    for file in sorted(pathlib.Path(data, "version-2").iterdir()):
+        content = file.read_bytes()
+        if file.name.startswith("log."):
+            content = without_padding(content)
+        (GOLDEN / file.name).write_bytes(content)
+        print(file.name, len(content))
+    (GOLDEN / "dump.txt").write_text(text)
+    shutil.rmtree(data)
+    # The clients still try to reconnect.
+    os._exit(0)
+
+
+main()
