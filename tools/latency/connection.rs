@@ -63,8 +63,10 @@ pub enum Ended {
     Socket(io::Error),
     /// The server sent what cannot be a reply, so no later byte can be trusted.
     Garbled(String),
-    /// No answer for so long.
+    /// Requests, but not a byte from the server for so many milliseconds.
     Stalled(u64),
+    /// The phase had ended and so many milliseconds later there were still requests without an answer.
+    Undrained(u64),
 }
 
 impl std::fmt::Display for Ended {
@@ -73,7 +75,8 @@ impl std::fmt::Display for Ended {
             Ended::ByServer => write!(f, "closed by the server"),
             Ended::Socket(error) => write!(f, "{error}"),
             Ended::Garbled(what) => write!(f, "garbled: {what}"),
-            Ended::Stalled(ms) => write!(f, "requests without an answer for {ms} ms"),
+            Ended::Stalled(ms) => write!(f, "requests are waiting and nothing was heard for {ms} ms"),
+            Ended::Undrained(ms) => write!(f, "requests without an answer {ms} ms after the end of the load"),
         }
     }
 }
@@ -101,7 +104,7 @@ pub struct Connection {
     unsent_at: usize,
     /// The beginning of a reply whose end has not been received.
     partial: Vec<u8>,
-    /// The newest zxid of any reply; never goes back.
+    /// The zxid of the last reply without an error; never goes back.
     zxid: i64,
     /// When bytes were last written: a quiet connection must be kept alive with pings.
     sent_ns: u64,
@@ -294,13 +297,16 @@ impl Connection {
             return Err(Ended::Garbled(format!("a reply with xid {xid} to no request")));
         };
         self.awaited_xid = xid_after(xid);
+        if err != 0 {
+            faults.refused(pending.kind, err);
+            done(pending.kind, pending.due_ns);
+            return Ok(());
+        }
         if zxid < self.zxid {
             faults.wrong(|| format!("{}: zxid 0x{zxid:x} after 0x{:x}", self.server, self.zxid));
         }
         self.zxid = zxid;
-        if err != 0 {
-            faults.refused(pending.kind, err);
-        } else if let Err(what) = self.templates[pending.kind as usize].check(body, pending.sequence, payloads) {
+        if let Err(what) = self.templates[pending.kind as usize].check(body, pending.sequence, payloads) {
             faults.wrong(|| {
                 let (kind, parent, sequence) = (pending.kind.name(), self.lane.parent, pending.sequence);
                 format!("{}: {kind} of p{parent:05}/n{sequence:010}: {what}", self.server)

@@ -186,11 +186,9 @@ impl Recorder {
 
     /// The window as it was: cut at the last completion if the work ended before it did.
     fn window_ns(&self) -> u64 {
-        let until_ns = self.window.until_ns.min(self.last_completion_ns.max(self.window.from_ns));
-        // A window that did not run out of work is measured by its planned end, not by the last answer in it.
-        let ran_out = self.closed.is_none_or(|closed| closed.at_ns < self.window.until_ns);
-        let until_ns = if ran_out { until_ns } else { self.window.until_ns };
-        until_ns.saturating_sub(self.window.from_ns)
+        let is_cut = self.closed.is_some_and(|closed| closed.at_ns < self.window.until_ns);
+        let end_ns = if is_cut { self.last_completion_ns } else { self.window.until_ns };
+        end_ns.saturating_sub(self.window.from_ns)
     }
 }
 
