@@ -1,0 +1,371 @@
+//! A run from beginning to end: make the subtree, put it under load, remove it.
+//!
+//! ```text
+//! <prefix>/run-<time>-<pid>      the root: new for every run
+//!     /p00000                    one parent a connection, so no znode grows wide by all of them
+//!         /n0000000000 …         the keys, or what the creates made
+//! ```
+
+use std::error::Error;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{io, process, thread};
+
+use ringkeeper::proto::ErrorCode;
+
+use crate::clock::now_ns;
+use crate::connection::{Lane, Mix};
+use crate::dial::{Control, Server, open_sessions};
+use crate::faults::Faults;
+use crate::options::{LoadOptions, Op};
+use crate::recorder::{Recorder, Summary, Window};
+use crate::request::{Kind, parent_path};
+use crate::schedule::Schedule;
+use crate::worker::{Backlog, Pacing, Worker};
+
+/// Unanswered requests on each connection while the subtree is made and removed.
+const BULK_OUTSTANDING: usize = 32;
+/// No end but the work's own.
+const NO_END: u64 = u64::MAX;
+
+/// What a run came to.
+pub struct Outcome {
+    /// The measurement.
+    pub summary: Summary,
+    /// For an open loop.
+    pub backlog: Option<Backlog>,
+    /// What went wrong, from the measurement on.
+    pub faults: Faults,
+    /// The subtree, if it was left in place.
+    pub kept: Option<String>,
+    /// Time to make the keys.
+    pub prepare_ns: u64,
+    /// Time to remove the subtree.
+    pub clean_up_ns: u64,
+}
+
+/// Carries out the load. An error is what kept it from being measured at all.
+pub fn run(options: &LoadOptions) -> Result<Outcome, Box<dyn Error>> {
+    let servers = options.servers.iter().map(|name| Server::resolve(name)).collect::<Result<Vec<_>, _>>()?;
+    let shares = Shares::new(options);
+    let top = Top::make(&servers, options)?;
+
+    let prepare_start_ns = now_ns();
+    let mut load = Load::open(options, &servers, &top.root, shares)?;
+    load.prepare()?;
+    let prepare_ns = now_ns() - prepare_start_ns;
+
+    let (summary, backlog) = load.measure(options)?;
+    let mut faults = load.take_faults();
+
+    let clean_up_start_ns = now_ns();
+    let mut kept = None;
+    if options.keep {
+        kept = Some(top.root);
+    } else {
+        load.clean_up(&mut faults)?;
+        // Lost connections may leave znodes that nobody knows of: the faults tell already.
+        if !load.is_connected() {
+            faults.say(format!("{} is left behind: no connection is left to remove it with", top.root));
+        } else if let Err(error) = top.remove(&servers, options) {
+            if faults.is_empty() {
+                return Err(error);
+            }
+            faults.say(error.to_string());
+        }
+    }
+    let clean_up_ns = now_ns() - clean_up_start_ns;
+    load.close()?;
+    Ok(Outcome { summary, backlog, faults, kept, prepare_ns, clean_up_ns })
+}
+
+/// The top of the subtree: what exists before any load.
+struct Top {
+    root: String,
+    /// Components of the prefix that did not exist before, the outermost first.
+    made: Vec<String>,
+}
+
+impl Top {
+    fn make(servers: &[Server], options: &LoadOptions) -> Result<Top, Box<dyn Error>> {
+        let mut control = Control::open(servers, options.session_timeout)?;
+        let mut made = Vec::new();
+        for (end, _) in options.prefix.match_indices('/').skip(1).chain([(options.prefix.len(), "")]) {
+            let path = &options.prefix[..end];
+            match control.create(path)? {
+                0 => made.push(path.to_owned()),
+                err if err == ErrorCode::NodeExists.code() => {}
+                err => return Err(format!("creating {path}: error {err}").into()),
+            }
+        }
+        let time_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+        let root = format!("{}/run-{time_ms}-{}", options.prefix, process::id());
+        let parents = (0..options.connections).map(|parent| parent_path(&root, parent));
+        for path in [root.clone()].into_iter().chain(parents) {
+            match control.create(&path)? {
+                0 => {}
+                err => return Err(format!("creating {path}: error {err}").into()),
+            }
+        }
+        control.close()?;
+        Ok(Top { root, made })
+    }
+
+    fn remove(&self, servers: &[Server], options: &LoadOptions) -> Result<(), Box<dyn Error>> {
+        let mut control = Control::open(servers, options.session_timeout)?;
+        let parents = (0..options.connections).map(|parent| parent_path(&self.root, parent));
+        for path in parents.chain([self.root.clone()]) {
+            match control.delete(&path)? {
+                0 => {}
+                err => return Err(format!("{} is left behind: deleting {path}: error {err}", self.root).into()),
+            }
+        }
+        for path in self.made.iter().rev() {
+            match control.delete(path)? {
+                0 => {}
+                // Another run's subtree is there.
+                err if err == ErrorCode::NotEmpty.code() => break,
+                err => return Err(format!("deleting {path}: error {err}").into()),
+            }
+        }
+        control.close()?;
+        Ok(())
+    }
+}
+
+/// How keys and operations are divided among connections.
+#[derive(Clone, Copy)]
+struct Shares {
+    connections: u32,
+    keys: u32,
+    count: Option<u64>,
+}
+
+impl Shares {
+    fn new(options: &LoadOptions) -> Shares {
+        Shares { connections: options.connections, keys: options.keys(), count: options.count }
+    }
+
+    /// Keys below the connection's own parent.
+    fn keys(self, connection: u32) -> u32 {
+        self.keys / self.connections + u32::from(connection < self.keys % self.connections)
+    }
+
+    /// The parent of the keys that the connection works on: its own, unless there are fewer keys than connections.
+    fn parent(self, connection: u32) -> u32 {
+        if self.keys > 0 && self.keys < self.connections { connection % self.keys } else { connection }
+    }
+
+    /// Operations that the connection does in the measurement.
+    fn operations(self, connection: u32) -> u64 {
+        let connections = u64::from(self.connections);
+        match self.count {
+            Some(count) => count / connections + u64::from(u64::from(connection) < count % connections),
+            None => u64::MAX,
+        }
+    }
+
+    /// What the connection does in the measurement.
+    fn lane(self, connection: u32, options: &LoadOptions) -> Lane {
+        let parent = self.parent(connection);
+        let operations = self.operations(connection);
+        let around = Some(self.keys(parent));
+        match options.op {
+            Op::Set => Lane { parent, mix: Mix::Only(Kind::Set), first: 0, around, operations },
+            Op::Get => Lane { parent, mix: Mix::Only(Kind::Get), first: 0, around, operations },
+            Op::Mixed => Lane { parent, mix: Mix::Reads(options.reads), first: 0, around, operations },
+            Op::Create => Lane { parent: connection, mix: Mix::Only(Kind::Create), first: 0, around: None, operations },
+            Op::Delete => {
+                let operations = operations.min(self.keys(connection).into());
+                Lane { parent: connection, mix: Mix::Only(Kind::Delete), first: 0, around: None, operations }
+            }
+        }
+    }
+}
+
+/// The threads' workers. Connection `i` of the run is connection `i / threads` of worker `i % threads`.
+struct Load {
+    workers: Vec<Worker>,
+    shares: Shares,
+    /// Below each parent: the sequence numbers of the znodes that are there.
+    present: Vec<std::ops::Range<u32>>,
+}
+
+impl Load {
+    fn open(options: &LoadOptions, servers: &[Server], root: &str, shares: Shares) -> Result<Load, Box<dyn Error>> {
+        let threads = options.threads.min(options.connections) as usize;
+        let sessions = open_sessions(servers, options.connections as usize, options.session_timeout)?;
+        let mut by_worker: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
+        for (i, session) in sessions.into_iter().enumerate() {
+            by_worker[i % threads].push(session);
+        }
+        let mut workers = Vec::new();
+        for sessions in by_worker {
+            workers.push(Worker::new(sessions, root, options.size as usize)?);
+        }
+        Ok(Load { workers, shares, present: vec![0..0; options.connections as usize] })
+    }
+
+    /// Makes the keys, and lets every connection see them.
+    fn prepare(&mut self) -> Result<(), Box<dyn Error>> {
+        let shares = self.shares;
+        let create = |connection| Lane {
+            parent: connection,
+            mix: Mix::Only(Kind::Create),
+            first: 0,
+            around: None,
+            operations: shares.keys(connection).into(),
+        };
+        self.bulk(create)?;
+        // A connection to another server of an ensemble may lag behind the creates.
+        self.bulk(|connection| Lane { mix: Mix::Only(Kind::Sync), operations: 1, ..create(connection) })?;
+        for (connection, present) in (0..).zip(&mut self.present) {
+            *present = 0..shares.keys(connection);
+        }
+        let faults = self.take_faults();
+        if faults.is_empty() { Ok(()) } else { Err(format!("making the keys: {}", in_words(&faults)).into()) }
+    }
+
+    fn measure(&mut self, options: &LoadOptions) -> Result<(Summary, Option<Backlog>), Box<dyn Error>> {
+        let shares = self.shares;
+        self.assign(|connection| shares.lane(connection, options));
+        // All threads begin at the same instant, a little from now.
+        let start_ns = now_ns() + 1_000_000;
+        let from_ns = start_ns + options.warmup_ns();
+        let until_ns = options.duration_ns().map_or(NO_END, |duration_ns| from_ns + duration_ns);
+        let window = Window { from_ns, until_ns, by_due_time: options.rate.is_some() };
+        let threads = self.workers.len();
+        let results = self.each_worker(|thread, worker| {
+            let server_pid = options.server_pid.filter(|_| thread == 0);
+            let mut recorder = Recorder::new(window, options.timeseries.is_some(), server_pid);
+            let pacing = match options.rate {
+                Some(rate) => Pacing::Open(Schedule::new(start_ns, rate, thread, threads)),
+                None => Pacing::Closed { outstanding: options.outstanding as usize },
+            };
+            thread::sleep(Duration::from_nanos(start_ns.saturating_sub(now_ns())));
+            let backlog = worker.run(pacing, until_ns, &mut recorder)?;
+            Ok((recorder, backlog))
+        })?;
+        let mut recorders = Vec::new();
+        let mut total = Backlog::default();
+        for (recorder, backlog) in results {
+            recorders.push(recorder);
+            total.peak += backlog.peak;
+            total.limit += backlog.limit;
+            total.held_back += backlog.held_back;
+            total.never_sent += backlog.never_sent;
+        }
+        self.note_what_is_present(options.op);
+        Ok((Recorder::summarize(recorders), options.rate.map(|_| total)))
+    }
+
+    /// After the measurement: what creates have added, or deletes have left.
+    fn note_what_is_present(&mut self, op: Op) {
+        let threads = self.workers.len();
+        for (i, present) in self.present.iter_mut().enumerate() {
+            let next = self.workers[i % threads].connections[i / threads].next_sequence();
+            match op {
+                Op::Create => *present = 0..next,
+                Op::Delete => present.start = next,
+                Op::Set | Op::Get | Op::Mixed => {}
+            }
+        }
+    }
+
+    /// Deletes the znodes below the parents.
+    fn clean_up(&mut self, faults: &mut Faults) -> Result<(), Box<dyn Error>> {
+        let any_lost = !faults.is_empty();
+        let mut left: Vec<_> = (0..).zip(std::mem::take(&mut self.present)).filter(|(_, p)| !p.is_empty()).collect();
+        // One round, unless connections were lost: then the others take over their parents.
+        while !left.is_empty() && self.is_connected() {
+            let threads = self.workers.len();
+            for i in 0..self.shares.connections as usize {
+                let worker = &mut self.workers[i % threads];
+                if worker.connections[i / threads].is_over {
+                    continue;
+                }
+                let lane = left.pop().map_or(Lane::idle(), |(parent, present)| Lane {
+                    parent,
+                    mix: Mix::Only(Kind::Delete),
+                    first: present.start,
+                    around: None,
+                    operations: present.len() as u64,
+                });
+                worker.assign(i / threads, lane);
+            }
+            self.run_bulk()?;
+        }
+        let mut of_clean_up = self.take_faults();
+        if any_lost {
+            // Creates that were never answered may not have happened.
+            of_clean_up.refused.remove(&(Kind::Delete.name(), ErrorCode::NoNode.code()));
+        }
+        faults.add(of_clean_up);
+        Ok(())
+    }
+
+    fn is_connected(&self) -> bool {
+        self.workers.iter().flat_map(|worker| &worker.connections).any(|connection| !connection.is_over)
+    }
+
+    /// Ends the sessions.
+    fn close(&mut self) -> Result<(), Box<dyn Error>> {
+        self.bulk(|_| Lane { mix: Mix::Only(Kind::Close), operations: 1, ..Lane::idle() })
+    }
+
+    fn bulk(&mut self, lane: impl Fn(u32) -> Lane) -> Result<(), Box<dyn Error>> {
+        self.assign(lane);
+        self.run_bulk()
+    }
+
+    fn run_bulk(&mut self) -> Result<(), Box<dyn Error>> {
+        let pacing = || Pacing::Closed { outstanding: BULK_OUTSTANDING };
+        self.each_worker(|_, worker| worker.run(pacing(), NO_END, &mut Recorder::idle())).map(drop)
+    }
+
+    /// Gives every connection that is left its work.
+    fn assign(&mut self, lane: impl Fn(u32) -> Lane) {
+        let threads = self.workers.len();
+        for connection in 0..self.shares.connections {
+            let i = connection as usize;
+            if !self.workers[i % threads].connections[i / threads].is_over {
+                self.workers[i % threads].assign(i / threads, lane(connection));
+            }
+        }
+    }
+
+    /// Runs each worker on a thread of its own, or on this one if there is only one.
+    fn each_worker<T: Send>(
+        &mut self,
+        work: impl Fn(usize, &mut Worker) -> io::Result<T> + Sync,
+    ) -> Result<Vec<T>, Box<dyn Error>> {
+        if let [worker] = &mut self.workers[..] {
+            return Ok(vec![work(0, worker)?]);
+        }
+        let work = &work;
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..)
+                .zip(&mut self.workers)
+                .map(|(thread, worker)| scope.spawn(move || work(thread, worker)))
+                .collect();
+            let mut results = Vec::new();
+            for thread in threads {
+                results.push(thread.join().map_err(|_| "a load thread panicked")??);
+            }
+            Ok(results)
+        })
+    }
+
+    fn take_faults(&mut self) -> Faults {
+        let mut faults = Faults::default();
+        for worker in &mut self.workers {
+            faults.add(std::mem::take(&mut worker.faults));
+        }
+        faults
+    }
+}
+
+fn in_words(faults: &Faults) -> String {
+    let refused = faults.refused.iter().map(|((kind, err), count)| format!("{count} times error {err} to {kind}"));
+    let words: Vec<String> = refused.chain(faults.messages.iter().cloned()).collect();
+    words.join("; ")
+}

@@ -1,0 +1,168 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Load and latency of a ZooKeeper server.
+///
+/// Makes a subtree of its own, puts it under load, checks every reply, prints latencies and throughput, and
+/// removes the subtree. With --rate the loop is open: requests go out when they are due, and latency counts from then.
+/// Exits with 1 if any reply was wrong or any connection was lost, with 2 if there was nothing to measure.
+#[derive(Parser, Debug)]
+#[command(name = "ringkeeper-latency", version, args_conflicts_with_subcommands = true)]
+pub struct Options {
+    /// Anything but a load.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The load.
+    #[command(flatten)]
+    pub load: LoadOptions,
+}
+
+/// Anything but a load.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Measure the floor: one durable write, durable bandwidth, one loopback round trip.
+    Probe(ProbeOptions),
+}
+
+/// What the load is.
+#[derive(Args, Clone, Debug)]
+pub struct LoadOptions {
+    /// Servers; connections are spread over them.
+    #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',', default_value = "127.0.0.1:2181")]
+    pub servers: Vec<String>,
+    /// The operation.
+    #[arg(long, value_enum, default_value_t = Op::Set)]
+    pub op: Op,
+    /// With --op mixed: how many percent are gets; the others are sets.
+    #[arg(long, value_name = "PERCENT", default_value_t = 90, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub reads: u32,
+    /// Bytes of data in a znode.
+    #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(0..=1_040_000))]
+    pub size: u32,
+    /// Sessions, each on its own connection.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub connections: u32,
+    /// Closed loop: unanswered requests on each connection.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub outstanding: u32,
+    /// Open loop: operations a second over all connections, in place of --outstanding.
+    #[arg(long, value_name = "OPS_PER_SECOND", conflicts_with = "outstanding", value_parser = positive)]
+    pub rate: Option<f64>,
+    /// Length of the measurement [default: 10, or until the --count is reached].
+    #[arg(long, value_name = "SECONDS", value_parser = positive)]
+    pub duration: Option<f64>,
+    /// Load before the measurement that is not counted [default: 2, or 0 with --count or --op delete].
+    #[arg(long, value_name = "SECONDS", value_parser = not_negative)]
+    pub warmup: Option<f64>,
+    /// Stop after so many operations, warm-up included.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4_000_000_000))]
+    pub count: Option<u64>,
+    /// Znodes to work on, made before the measurement [default: 1000; 100000 for delete, which ends when they are gone;
+    /// none for create].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub keys: Option<u32>,
+    /// Where the subtree is made.
+    #[arg(long, value_name = "PATH", default_value = "/ringkeeper-latency", value_parser = prefix)]
+    pub prefix: String,
+    /// Session timeout to ask for.
+    #[arg(long, value_name = "MS", default_value_t = 30_000)]
+    pub session_timeout: u32,
+    /// Threads to spread the connections over; one is enough for most servers.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub threads: u32,
+    /// Leave the subtree in place.
+    #[arg(long)]
+    pub keep: bool,
+    /// Sample the CPU time of this process (the server, on this machine) over the measurement.
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    /// Write the results as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write the distribution of all latencies in HdrHistogram's text form, in microseconds.
+    #[arg(long, value_name = "FILE")]
+    pub hgrm: Option<PathBuf>,
+    /// Write completions and latencies of every 100 ms as CSV, in microseconds.
+    #[arg(long, value_name = "FILE")]
+    pub timeseries: Option<PathBuf>,
+}
+
+/// What the probe does.
+#[derive(Args, Clone, Debug)]
+pub struct ProbeOptions {
+    /// A directory on the disk to measure; a file of 64 MiB is made and removed there.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Time for each measurement.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = positive)]
+    pub seconds: f64,
+    /// Write the results as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// The operation of a load.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// setData on the keys in turn.
+    Set,
+    /// A new znode each time.
+    Create,
+    /// getData of the keys in turn.
+    Get,
+    /// delete of the keys, each once.
+    Delete,
+    /// get and set, see --reads.
+    Mixed,
+}
+
+impl LoadOptions {
+    /// Znodes to make before the measurement.
+    pub fn keys(&self) -> u32 {
+        match (self.op, self.keys) {
+            (Op::Create, _) => 0,
+            (_, Some(keys)) => keys,
+            (Op::Delete, None) => self.count.map_or(100_000, |count| count as u32),
+            (_, None) => 1_000,
+        }
+    }
+
+    /// Length of the measurement in nanoseconds; `None` for "until the count is reached".
+    pub fn duration_ns(&self) -> Option<u64> {
+        let default = if self.count.is_some() { None } else { Some(10.0) };
+        self.duration.or(default).map(seconds_to_ns)
+    }
+
+    /// Length of the warm-up in nanoseconds.
+    pub fn warmup_ns(&self) -> u64 {
+        let is_limited = self.count.is_some() || self.op == Op::Delete;
+        seconds_to_ns(self.warmup.unwrap_or(if is_limited { 0.0 } else { 2.0 }))
+    }
+}
+
+fn seconds_to_ns(seconds: f64) -> u64 {
+    (seconds * 1e9) as u64
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=1e9).contains(&number) => Ok(number),
+        _ => Err("expected a number from 0 to 1e9".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    not_negative(text).and_then(|number| if number > 0.0 { Ok(number) } else { Err("expected more than 0".to_owned()) })
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    let components = text.strip_prefix('/').map(|rest| rest.split('/'));
+    if components.is_some_and(|mut names| names.all(|name| !matches!(name, "" | "." | ".."))) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a znode path other than /, such as /bench".to_owned())
+    }
+}
