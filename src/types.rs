@@ -19,6 +19,11 @@ impl Zxid {
         if self.counter() == u32::MAX { Zxid(self.0 + 2) } else { Zxid(self.0 + 1) }
     }
 
+    /// Whether this transaction may stand right after `last`: the next of its epoch, or the first of a later one.
+    pub fn follows(self, last: Zxid) -> bool {
+        self == last.next() || (self.epoch() > last.epoch() && self.counter() == 1)
+    }
+
     /// High 32 bits.
     pub fn epoch(self) -> u32 {
         (self.0 >> 32) as u32

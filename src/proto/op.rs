@@ -37,10 +37,15 @@ pub enum OpCode {
     CreateContainer = 19,
     CreateTtl = 21,
     MultiRead = 22,
+    CheckWatches = 17,
+    RemoveWatches = 18,
     CloseSession = -11,
     Auth = 100,
     SetWatches = 101,
     Sasl = 102,
+    SetWatches2 = 105,
+    AddWatch = 106,
+    WhoAmI = 107,
 }
 
 impl OpCode {
@@ -339,11 +344,40 @@ pub enum ReadOp<'a> {
     },
     /// Opcode 22: children and data of several paths.
     MultiRead(Vec<ReadOp<'a>>),
-    /// Opcode 101: what a reconnecting client was watching.
+    /// Opcodes 101 and 105: what a reconnecting client was watching.
     SetWatches(SetWatches<'a>),
+    /// Opcode 106: a watch that stays.
+    AddWatch {
+        /// Not looked up.
+        path: Cow<'a, str>,
+        /// Sees everything below the path too.
+        recursive: bool,
+    },
+    /// Opcodes 17 and 18: asks for, or takes away, the connection's watches on a path.
+    Watches {
+        /// The path that was watched.
+        path: Cow<'a, str>,
+        /// Which of them.
+        which: Which,
+        /// Opcode 18.
+        remove: bool,
+    },
+    /// Opcode 107: the connection's identities.
+    WhoAmI,
 }
 
-/// The body of opcode 101, in the order in which it is worked off.
+/// Which watches `checkWatches` and `removeWatches` mean (`Watcher.WatcherType`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // The names are ZooKeeper's.
+pub enum Which {
+    Children,
+    Data,
+    Any,
+    Persistent,
+    PersistentRecursive,
+}
+
+/// The body of opcodes 101 and 105, in the order in which it is worked off.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SetWatches<'a> {
     /// The newest zxid that the client had seen when it lost its connection.
@@ -354,6 +388,10 @@ pub struct SetWatches<'a> {
     pub exist: Vec<Cow<'a, str>>,
     /// Child watches.
     pub child: Vec<Cow<'a, str>>,
+    /// Persistent watches (105).
+    pub persistent: Vec<Cow<'a, str>>,
+    /// Persistent recursive watches (105).
+    pub recursive: Vec<Cow<'a, str>>,
 }
 
 impl<'a> ReadOp<'a> {
@@ -372,7 +410,7 @@ impl<'a> ReadOp<'a> {
             OpCode::GetAcl => ReadOp::GetAcl { path: r.required_string()? },
             OpCode::Sync => ReadOp::Sync { path: r.required_string()? },
             OpCode::MultiRead => ReadOp::MultiRead(decode_multi_read(r)?),
-            OpCode::SetWatches => {
+            OpCode::SetWatches | OpCode::SetWatches2 => {
                 let relative_zxid = Zxid(r.long()?);
                 let mut paths = || {
                     let position = r.position();
@@ -382,8 +420,33 @@ impl<'a> ReadOp<'a> {
                         got: -1,
                     })
                 };
-                ReadOp::SetWatches(SetWatches { relative_zxid, data: paths()?, exist: paths()?, child: paths()? })
+                let (data, exist, child) = (paths()?, paths()?, paths()?);
+                let (persistent, recursive) =
+                    if op == OpCode::SetWatches2 { (paths()?, paths()?) } else { (Vec::new(), Vec::new()) };
+                ReadOp::SetWatches(SetWatches { relative_zxid, data, exist, child, persistent, recursive })
             }
+            OpCode::AddWatch => {
+                let path = r.required_string()?;
+                let position = r.position();
+                match r.int()? {
+                    mode @ (0 | 1) => ReadOp::AddWatch { path, recursive: mode == 1 },
+                    mode => return Err(DecodeError { position, expected: "mode 0 or 1", got: mode.into() }),
+                }
+            }
+            OpCode::CheckWatches | OpCode::RemoveWatches => {
+                let path = r.required_string()?;
+                let position = r.position();
+                let which = match r.int()? {
+                    1 => Which::Children,
+                    2 => Which::Data,
+                    3 => Which::Any,
+                    4 => Which::Persistent,
+                    5 => Which::PersistentRecursive,
+                    kind => return Err(DecodeError { position, expected: "a type from 1 to 5", got: kind.into() }),
+                };
+                ReadOp::Watches { path, which, remove: op == OpCode::RemoveWatches }
+            }
+            OpCode::WhoAmI => ReadOp::WhoAmI,
             _ => {
                 return Err(DecodeError { position: 0, expected: "an operation that reads", got: (op as i32).into() });
             }

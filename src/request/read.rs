@@ -98,6 +98,25 @@ impl Reader<'_> {
                 MultiHeader::END.encode(out);
             }
             ReadOp::SetWatches(_) => {}
+            ReadOp::AddWatch { path, recursive } => {
+                self.watches.watch_persistently(path, self.slot, *recursive);
+                // An ErrorResponse of 0, though nothing is wrong.
+                out.put_int(0);
+            }
+            ReadOp::Watches { path, which, remove } => {
+                let found = if *remove {
+                    self.watches.remove(path, self.slot, *which)
+                } else {
+                    self.watches.has(path, self.slot, *which)
+                };
+                if !found {
+                    return Err(ErrorCode::NoWatcher);
+                }
+            }
+            ReadOp::WhoAmI => out.put_vector(self.ids, |out, id| {
+                out.put_string(&id.scheme);
+                out.put_string(shown_user(id));
+            }),
         }
         Ok(())
     }
@@ -124,6 +143,12 @@ impl Reader<'_> {
                 Some(_) => tell(EventType::NodeCreated, path),
             }
         }
+        for path in &asked.persistent {
+            self.watches.watch_persistently(path, self.slot, false);
+        }
+        for path in &asked.recursive {
+            self.watches.watch_persistently(path, self.slot, true);
+        }
         for path in &asked.child {
             match tree.get(path) {
                 None => tell(EventType::NodeDeleted, path),
@@ -145,6 +170,11 @@ fn put_children(node: &Znode, out: &mut Vec<u8>) {
     for child in node.children() {
         out.put_buffer(Some(child.name()));
     }
+}
+
+/// What `whoAmI` tells of an identity: of `digest` ones the user without the hash.
+fn shown_user(id: &Id) -> &str {
+    if id.scheme == "digest" { id.id.split(':').next().unwrap_or_default() } else { &id.id }
 }
 
 /// Hides the password hashes of `digest` entries from those who may not administer the znode.

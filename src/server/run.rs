@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use glommio::channels::shared_channel::{self, SharedReceiver, SharedSender};
 use glommio::net::AcceptedTcpStream;
@@ -31,9 +31,8 @@ use crate::shard::mesh::{self, Queue};
 use crate::shard::upkeep::Upkeep;
 use crate::storage::error::StorageError;
 use crate::storage::log::Log;
-use crate::storage::segments::{self, Recovered};
-use crate::storage::snapshot;
-use crate::tree::{DataTree, Tree};
+use crate::storage::recovery::{self, Recovery};
+use crate::tree::Tree;
 
 /// Why a server does not start, or stopped by itself.
 #[derive(Debug)]
@@ -105,8 +104,8 @@ pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<
     let socket = bind(config)?;
     config::create_data_dirs(config).map_err(RunError::Start)?;
     let _lock = lock(config)?;
-    let (data_tree, recovered) = recover(config)?;
-    serve(config, &plan, socket, data_tree, recovered, stop, stopper)
+    let recovery = recovery::recover(&config.snapshot_dir(), &config.log_dir(), config.snapshot.trust_empty);
+    serve(config, &plan, socket, recovery.map_err(RunError::Storage)?, stop, stopper)
 }
 
 /// Why a running server ends.
@@ -177,23 +176,6 @@ fn lock(config: &Config) -> Result<Vec<File>, RunError> {
     dirs.into_iter().map(lock_one).collect()
 }
 
-/// The newest snapshot and what the log adds to it.
-fn recover(config: &Config) -> Result<(DataTree, Recovered), RunError> {
-    let begin = Instant::now();
-    let loaded = snapshot::load_newest(&config.snapshot_dir()).map_err(RunError::Storage)?;
-    let mut data_tree = loaded.map_or_else(DataTree::new, |loaded| loaded.data_tree);
-    let from = data_tree.tree().zxid();
-    let recovered = segments::recover(&config.log_dir(), &mut data_tree).map_err(RunError::Storage)?;
-    tracing::info!(
-        "Snapshot loaded in {} ms, highest zxid is {}, digest is {}; {} transactions after {from} came from the log",
-        begin.elapsed().as_millis(),
-        data_tree.tree().zxid(),
-        data_tree.tree().digest(),
-        recovered.applied
-    );
-    Ok((data_tree, recovered))
-}
-
 /// The ordering shard's ends of the channels to a client shard on another core; `None` for the one on its own.
 type Ends = Option<(SharedReceiver<Vec<Ask>>, SharedSender<ToClients>)>;
 
@@ -238,15 +220,14 @@ fn serve(
     config: &Config,
     plan: &Plan,
     socket: Option<OwnedFd>,
-    data_tree: DataTree,
-    recovered: Recovered,
+    recovery: Recovery,
     stop: &mpsc::Receiver<Stop>,
     stopper: &mpsc::Sender<Stop>,
 ) -> Result<(), RunError> {
     let clock = Clock::start();
     let metrics = Arc::new(LogMetrics::default());
     let shared = Arc::new(Shared::new(config, plan.clients.len(), Arc::clone(&metrics)));
-    let tree = data_tree.tree().clone();
+    let tree = recovery.data_tree.tree().clone();
     let mut ends: Vec<Ends> = Vec::new();
     let mut local = None;
     for (index, (core, access)) in plan.clients.iter().zip(accesses(socket, plan.clients.len())).enumerate() {
@@ -263,17 +244,8 @@ fn serve(
         let (tree, shared) = (tree.clone(), Arc::clone(&shared));
         spawn(builder(core.0, &format!("clients-{index}"), config), move || run_clients(remote, tree, shared, clock))?;
     }
-    let ordering = Ordering {
-        config: config.clone(),
-        local,
-        ends,
-        data_tree,
-        recovered,
-        shared,
-        metrics,
-        clock,
-        fatal: stopper.clone(),
-    };
+    let ordering =
+        Ordering { config: config.clone(), local, ends, recovery, shared, metrics, clock, fatal: stopper.clone() };
     let builder = builder(plan.broadcast.0, "broadcast", config)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(HELPER_THREADS));
     spawn(builder, move || ordering.run())?;
@@ -359,8 +331,7 @@ struct Ordering {
     /// The client shard that is folded into it.
     local: Option<(Settings, Access)>,
     ends: Vec<Ends>,
-    data_tree: DataTree,
-    recovered: Recovered,
+    recovery: Recovery,
     shared: Arc<Shared>,
     metrics: Arc<LogMetrics>,
     clock: Clock,
@@ -372,7 +343,8 @@ const STANDALONE_SERVER_ID: u8 = 1;
 
 impl Ordering {
     async fn run(self) {
-        let Ordering { config, local, ends, data_tree, recovered, shared, metrics, clock, fatal } = self;
+        let Ordering { config, local, ends, recovery, shared, metrics, clock, fatal } = self;
+        let Recovery { data_tree, log: recovered } = recovery;
         let asks = Rc::new(Queue::default());
         let local = local.map(|(settings, access)| {
             let admin = Rc::new(Admin::new(Arc::clone(&shared), usize::from(settings.shard)));

@@ -214,6 +214,8 @@ pub struct Walk {
     pub previous: Option<Link>,
     /// How it ends.
     pub end: End,
+    /// The transaction of a record that stands at the end in part: a flush was under way when the server stopped.
+    pub torn: Option<Zxid>,
 }
 
 /// How a segment ends.
@@ -265,10 +267,18 @@ pub fn walk<'a, E>(
             && record.durable.get() > link.end
         {
             let end = End::Damaged { link, witness, witness_zxid: Zxid(record.zxid.get()) };
-            return Ok(Walk { previous, end });
+            return Ok(Walk { previous, end, torn: None });
         }
     }
-    Ok(Walk { previous, end: End::Clean(link) })
+    Ok(Walk { previous, end: End::Clean(link), torn: torn_record(segment, link) })
+}
+
+/// Whether the start of the next record is there. What an earlier use of the file left does not name the checksum that
+/// the next record must.
+fn torn_record(segment: &[u8], link: Link) -> Option<Zxid> {
+    let (header, _) = RecordHeader::read_from_prefix(segment.get(link.end as usize..)?).ok()?;
+    let follows = header.kind.get() == Kind::Txn as u32 && header.previous_crc.get() == link.crc;
+    (follows && header.zxid.get() > link.zxid.0).then_some(Zxid(header.zxid.get()))
 }
 
 /// The record at that position, if one is there and whole.

@@ -11,6 +11,7 @@ pub mod snapshot_format;
 // edge
 pub mod apache_log;
 pub mod mmap;
+pub mod recovery;
 pub mod segments;
 pub mod snapshot;
 

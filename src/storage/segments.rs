@@ -15,6 +15,7 @@ use super::log::{Filled, Spare};
 use super::mmap::MappedFile;
 use crate::proto::txn::LoggedTxn;
 use crate::tree::DataTree;
+use crate::types::Zxid;
 
 const PREFIX: &str = "ringlog.";
 const ZEROS_BYTES: usize = 1 << 20;
@@ -29,7 +30,9 @@ pub struct Recovered {
     /// Where the log ends.
     pub end: Link,
     /// Transactions that were applied.
-    pub applied: usize,
+    pub applied: u64,
+    /// What was cut off the end: the file, the byte, and the transaction that was being written.
+    pub torn: Option<(PathBuf, u64, Zxid)>,
 }
 
 /// The file of a segment: `ringlog.` and its number as 16 hex digits. Apache ignores such names.
@@ -123,8 +126,13 @@ fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
 /// Refuses a log with damage below a durable position, with a segment missing, or that begins after the tree ends.
 pub fn recover(dir: &Path, data_tree: &mut DataTree) -> Result<Recovered, StorageError> {
     let start = data_tree.tree().zxid();
-    let mut recovered =
-        Recovered { filled: Vec::new(), spares: Vec::new(), end: Link { zxid: start, ..Link::default() }, applied: 0 };
+    let mut recovered = Recovered {
+        filled: Vec::new(),
+        spares: Vec::new(),
+        end: Link { zxid: start, ..Link::default() },
+        applied: 0,
+        torn: None,
+    };
     let mut before: Option<(u64, PathBuf, Link)> = None;
     for (sequence, path) in list(dir)? {
         let map = MappedFile::open(&path).map_err(|source| StorageError::Io {
@@ -137,8 +145,13 @@ pub fn recover(dir: &Path, data_tree: &mut DataTree) -> Result<Recovered, Storag
             return Err(damaged(&path, 0, format!("its header is that of segment {}", header.sequence())));
         }
         let walk = format::walk(&map, &header, |record| {
-            if record.zxid <= data_tree.tree().zxid() {
+            let last = data_tree.tree().zxid();
+            if record.zxid <= last {
                 return Ok(());
+            }
+            if !record.zxid.follows(last) {
+                let what = format!("{} comes after {last}: what lies between is in no file", record.zxid);
+                return Err(damaged(&path, record.position, what));
             }
             let payload = Bytes::copy_from_slice(record.payload);
             let logged = LoggedTxn::decode(&payload)
@@ -187,6 +200,7 @@ pub fn recover(dir: &Path, data_tree: &mut DataTree) -> Result<Recovered, Storag
         }
         recovered.filled.push(Filled { sequence, before: previous.zxid, last: end.zxid, bytes });
         recovered.end = end;
+        recovered.torn = walk.torn.map(|zxid| (path.clone(), end.end, zxid));
         before = Some((sequence, path, end));
     }
     Ok(recovered)

@@ -12,6 +12,7 @@ use siphasher::sip::SipHasher13;
 
 use super::{Change, ChangeKind, path};
 use crate::proto::client::{AclList, EventType};
+use crate::proto::op::Which;
 
 /// A connection's slot in its shard's table.
 pub type Slot = u32;
@@ -29,6 +30,7 @@ pub enum Mode {
 }
 
 const STANDARD: u8 = Mode::Standard as u8;
+const PERSISTENT: u8 = Mode::Persistent as u8;
 const RECURSIVE: u8 = Mode::PersistentRecursive as u8;
 
 /// Lookups only, never iterated: so its order cannot show.
@@ -72,6 +74,19 @@ impl Watches {
             self.data.add(path, slot, Mode::Persistent);
             self.child.add(path, slot, Mode::Persistent);
         }
+    }
+
+    /// Whether the connection has such a watch at exactly that path (`checkWatches`).
+    pub fn has(&self, path: &str, slot: Slot, which: Which) -> bool {
+        let (data, child) = modes_of(which);
+        self.data.modes(path, slot) & data != 0 || self.child.modes(path, slot) & child != 0
+    }
+
+    /// Takes such watches away; false if there was none (`removeWatches`).
+    pub fn remove(&mut self, path: &str, slot: Slot, which: Which) -> bool {
+        let (data, child) = modes_of(which);
+        let in_data = self.data.remove(path, slot, data);
+        self.child.remove(path, slot, child) || in_data
     }
 
     /// Takes out everything of a connection that has gone.
@@ -126,7 +141,49 @@ impl Watches {
     }
 }
 
+/// The modes that are meant, in the data table and in the child table.
+fn modes_of(which: Which) -> (u8, u8) {
+    match which {
+        Which::Children => (0, STANDARD),
+        Which::Data => (STANDARD, 0),
+        Which::Any => (u8::MAX, u8::MAX),
+        Which::Persistent => (PERSISTENT, PERSISTENT),
+        Which::PersistentRecursive => (RECURSIVE, 0),
+    }
+}
+
 impl Table {
+    fn modes(&self, path: &str, slot: Slot) -> u8 {
+        self.by_path.get(path).and_then(|watchers| watchers.get(&slot)).copied().unwrap_or(0)
+    }
+
+    /// Takes the modes in `mask` away, and with the last the watch.
+    fn remove(&mut self, path: &str, slot: Slot, mask: u8) -> bool {
+        let Some(watchers) = self.by_path.get_mut(path) else { return false };
+        let Some(modes) = watchers.get_mut(&slot).filter(|modes| **modes & mask != 0) else { return false };
+        self.recursive -= usize::from(*modes & mask & RECURSIVE != 0);
+        *modes &= !mask;
+        if *modes == 0 {
+            watchers.remove(&slot);
+            self.total -= 1;
+            if watchers.is_empty() {
+                self.by_path.remove(path);
+            }
+            self.forget(path, slot);
+        }
+        true
+    }
+
+    /// The connection watches nothing at that path any more.
+    fn forget(&mut self, path: &str, slot: Slot) {
+        if let Some(paths) = self.by_slot.get_mut(&slot) {
+            paths.remove(path);
+            if paths.is_empty() {
+                self.by_slot.remove(&slot);
+            }
+        }
+    }
+
     fn add(&mut self, path: &str, slot: Slot, mode: Mode) {
         let path = match self.by_path.get_key_value(path) {
             Some((path, _)) => Arc::clone(path),
@@ -175,12 +232,7 @@ impl Table {
                 self.by_path.remove(path);
             }
             for slot in used_up {
-                if let Some(paths) = self.by_slot.get_mut(&slot) {
-                    paths.remove(path);
-                    if paths.is_empty() {
-                        self.by_slot.remove(&slot);
-                    }
-                }
+                self.forget(path, slot);
             }
         }
         if ancestors && self.recursive > 0 {
@@ -246,9 +298,10 @@ mod tests {
             [(1, 1, "/a/b".into()), (2, 1, "/a/b".into()), (3, 4, "/a".into())]
         );
         assert_eq!(events(&mut w, ChangeKind::Data, "/ab"), [(1, 3, "/ab".into())]);
+        assert!(w.has("/a", 3, Which::Persistent) && !w.has("/a", 3, Which::Data));
+        assert!(w.remove("/a", 3, Which::Any) && !w.remove("/a", 3, Which::Any));
+        assert!(w.remove("/a", 2, Which::PersistentRecursive));
         w.remove_all(1);
-        w.remove_all(2);
-        w.remove_all(3);
         assert!(w.is_empty() && w.data.by_path.is_empty() && w.child.by_slot.is_empty());
     }
 }

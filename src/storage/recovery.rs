@@ -1,0 +1,75 @@
+//! Start-up: the newest snapshot, what Apache's log adds to it, what the native log adds to that.
+//!
+//! A directory that an Apache server has left is taken over as it is: its snapshot and log are read, and the native log
+//! goes on where they end. Its files stay until they are purged.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::apache_log;
+use super::error::StorageError;
+use super::segments::{self, Recovered};
+use super::snapshot;
+use crate::tree::DataTree;
+
+/// The state to start from.
+pub struct Recovery {
+    /// With everything that is on disk.
+    pub data_tree: DataTree,
+    /// The native log.
+    pub log: Recovered,
+}
+
+/// Reads the state back. `trust_empty` (`snapshot.trust.empty`) lets a log without any snapshot pass.
+pub fn recover(snapshot_dir: &Path, log_dir: &Path, trust_empty: bool) -> Result<Recovery, StorageError> {
+    let begin = Instant::now();
+    let loaded = snapshot::load_newest(snapshot_dir)?;
+    let apache_logs = apache_log::list(log_dir)?;
+    if loaded.is_none()
+        && !trust_empty
+        && let Some(first) = apache_logs.first()
+    {
+        return Err(StorageError::Damaged {
+            path: first.path.clone(),
+            offset: 0,
+            what: "No snapshot found, but there are log entries. Something is broken!".to_owned(),
+            remedy: "Put the snapshot back, or set snapshot.trust.empty=true if there never was one".to_owned(),
+        });
+    }
+    let fuzzy = loaded.as_ref().and_then(|loaded| Some((loaded.last_recorded?, loaded.path.clone())));
+    let mut data_tree = loaded.map_or_else(DataTree::new, |loaded| loaded.data_tree);
+    let from = data_tree.tree().zxid();
+    let mut applied = 0;
+    if !apache_logs.is_empty() {
+        let report = apache_log::replay(log_dir, &mut data_tree, from)?;
+        applied += report.applied;
+        if let Some(tail) = report.torn_tail {
+            tracing::warn!("The end of Apache's log was being written when the server stopped, and is cut: {tail:?}");
+        }
+    }
+    let log = segments::recover(log_dir, &mut data_tree)?;
+    applied += log.applied;
+    if let Some((path, byte, zxid)) = &log.torn {
+        tracing::warn!(
+            "{} ends in the middle of {zxid} at byte {byte}: it was being written when the server stopped, was not \
+             acknowledged, and is cut",
+            path.display()
+        );
+    }
+    let zxid = data_tree.tree().zxid();
+    if let Some((last, path)) = fuzzy.filter(|(last, _)| *last > zxid) {
+        return Err(StorageError::Damaged {
+            path,
+            offset: 0,
+            what: format!("the snapshot holds changes up to {last}, but the log ends at {zxid}"),
+            remedy: "Put the missing log files back, or move this snapshot away to start from the one before"
+                .to_owned(),
+        });
+    }
+    tracing::info!(
+        "Snapshot loaded in {} ms, highest zxid is {zxid}, digest is {}; {applied} transactions after {from} came from the log",
+        begin.elapsed().as_millis(),
+        data_tree.tree().digest(),
+    );
+    Ok(Recovery { data_tree, log })
+}
