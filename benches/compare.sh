@@ -12,6 +12,7 @@
 #   --warm N           un-counted seconds of load after each start, for each kind of operation (default 6)
 #   --creates N        znodes made in scenario create (default 200000)
 #   --znodes N         znodes in scenario startup (default 1000000)
+#   --patience N       wait at most so many seconds for the machine to be quiet before each measurement (default 60)
 #   --port P           client port (default 23181)
 #   --no-build         use the release binaries as they are
 #
@@ -32,7 +33,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 label='' rounds=3 servers='apache ringkeeper' scenarios='set create open lone get startup' dir=target/bench
-seconds=10 warm=6 creates=200000 znodes=1000000 port=23181 build=yes
+seconds=10 warm=6 creates=200000 znodes=1000000 patience=60 port=23181 build=yes
 
 fail() {
     printf 'compare.sh: %s\n' "$*" >&2
@@ -48,7 +49,7 @@ while [ $# -gt 0 ]; do
         shift
         continue
         ;;
-    --label | --rounds | --servers | --scenarios | --dir | --seconds | --warm | --creates | --znodes | --port)
+    --label | --rounds | --servers | --scenarios | --dir | --seconds | --warm | --creates | --znodes | --patience | --port)
         [ $# -ge 2 ] || fail "$1 wants a value"
         declare "${1#--}=$2"
         shift 2
@@ -146,10 +147,34 @@ load() {
     latency --servers "127.0.0.1:$port" --server-pid "$server_pid" "$@"
 }
 
+# How many percent of all cores were busy during half a second.
+busy_percent() {
+    local before after i total=0
+    read -ra before </proc/stat
+    sleep 0.5
+    read -ra after </proc/stat
+    # Behind "cpu": user nice system idle iowait irq softirq steal.
+    for i in 1 2 3 4 5 6 7 8; do total=$((total + after[i] - before[i])); done
+    echo $((100 - 100 * (after[4] + after[5] - before[4] - before[5]) / (total > 0 ? total : 1)))
+}
+
+# Waits until the machine is quiet (the server being idle); notes in the results if measurement $1 began without.
+await_quiet() {
+    local busy deadline=$((SECONDS + patience))
+    until busy=$(busy_percent) && [ "$busy" -le 15 ]; do
+        if [ $SECONDS -ge $deadline ]; then
+            printf 'NOT QUIET: %s began with %s%% of the cores busy\n' "$1" "$busy" | tee -a "$runs/machine.txt"
+            return
+        fi
+        sleep 1
+    done
+}
+
 # Runs one measurement, named $1, with the remaining arguments; its result is $raw/$1.json.
 measure() {
     local name=$1
     shift
+    await_quiet "$name"
     say "$name"
     if ! "$@" --json "$raw/$name.json" >"$raw/$name.txt"; then
         say "$name FAILED"
@@ -186,6 +211,7 @@ run_scenarios() {
 run_startup() {
     local name=$1-$2-startup data=$dir/$2-startup filled_kb
     rm -rf "$data"
+    await_quiet "$name"
     say "$name: $znodes znodes"
     start_server "$2" "$data"
     if load --op create --size 100 --count "$znodes" --keep --json "$raw/$1-$2-fill.json" >"$raw/$1-$2-fill.txt"; then
