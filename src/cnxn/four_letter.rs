@@ -4,11 +4,9 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FourLetter(&'static str);
 
-/// All of Apache's, and what telnet sends when it is interrupted.
-const KNOWN: [&str; 18] = [
-    "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "mntr", "ruok", "srst", "srvr", "stat",
-    "stmk", "wchc", "wchp", "wchs",
-];
+/// Those of Apache's that are answered. Any other is taken for a frame length, as by a server that lacks it.
+const KNOWN: [&str; 9] = ["conf", "dirs", "envi", "isro", "mntr", "ruok", "srvr", "stat", "wchs"];
+/// What telnet sends when it is interrupted: answered with nothing.
 const TELNET_INTERRUPT: [u8; 4] = [0xff, 0xf4, 0xff, 0xfd];
 
 impl FourLetter {

@@ -262,11 +262,12 @@ pub struct Acl {
 }
 
 impl Acl {
-    /// Reads one entry. A null scheme or id is an error, as it is for Apache's `fixupACL` (the caller answers -114).
+    /// Reads one entry. A null scheme or id reads as empty: kazoo sends `auth` with a null id, and no scheme or id
+    /// that is empty is valid by itself.
     pub fn decode(r: &mut Reader<'_>) -> Result<Acl, DecodeError> {
         let perms = r.int()?;
-        let scheme = r.required_string()?.into_owned();
-        let id = r.required_string()?.into_owned();
+        let scheme = r.string()?.unwrap_or_default().into_owned();
+        let id = r.string()?.unwrap_or_default().into_owned();
         Ok(Acl { perms, id: Id { scheme, id } })
     }
 

@@ -31,6 +31,8 @@ struct Report {
     connections: usize,
     outstanding: usize,
     watches: usize,
+    /// Of the data table: connections, paths, watches.
+    data_watches: (usize, usize, usize),
     zxid: Zxid,
     znodes: usize,
     data_bytes: u64,
@@ -74,6 +76,7 @@ impl Admin {
             connections: cnxns.len(),
             outstanding: cnxns.outstanding(),
             watches: cnxns.watches().count(),
+            data_watches: cnxns.watches().data_summary(),
             zxid: cnxns.tree().zxid(),
             znodes: cnxns.tree().node_count(),
             data_bytes: cnxns.tree().approximate_data_bytes(),
@@ -102,6 +105,9 @@ impl Admin {
             "stat" => self.stat(&total).into_bytes(),
             "mntr" => self.mntr(&total).into_bytes(),
             "conf" => self.conf().into_bytes(),
+            "dirs" => self.dirs().into_bytes(),
+            "envi" => environment().into_bytes(),
+            "wchs" => total.watch_summary().into_bytes(),
             _ => Vec::new(),
         }
     }
@@ -152,6 +158,11 @@ impl Admin {
         text
     }
 
+    fn dirs(&self) -> String {
+        let (snapshots, logs) = (self.shared.config.snapshot_dir(), self.shared.config.log_dir());
+        format!("datadir_size: {}\nlogdir_size: {}\n", dir_bytes(&snapshots), dir_bytes(&logs))
+    }
+
     fn conf(&self) -> String {
         let c = &self.shared.config;
         let port = c.client_addr.as_ref().map_or(-1, |addr| i32::from(addr.port));
@@ -188,10 +199,19 @@ impl Report {
         self.connections += other.connections;
         self.outstanding += other.outstanding;
         self.watches += other.watches;
+        self.data_watches.0 += other.data_watches.0;
+        self.data_watches.1 += other.data_watches.1;
+        self.data_watches.2 += other.data_watches.2;
         self.infos.extend(other.infos.iter().cloned());
         if newest {
             (self.zxid, self.znodes, self.data_bytes) = (other.zxid, other.znodes, other.data_bytes);
         }
+    }
+
+    /// Apache looks at the data table alone here.
+    fn watch_summary(&self) -> String {
+        let (connections, paths, watches) = self.data_watches;
+        format!("{connections} connections watching {paths} paths\nTotal watches:{watches}\n")
     }
 
     fn server_stats(&self) -> String {
@@ -210,6 +230,24 @@ impl Report {
             self.znodes
         )
     }
+}
+
+/// Apache's keys; what only a Java program has is said not to be.
+fn environment() -> String {
+    let name = rustix::system::uname();
+    let variable = |key| std::env::var(key).unwrap_or_default();
+    let dir = std::env::current_dir().map(|dir| dir.display().to_string()).unwrap_or_default();
+    format!(
+        "Environment:\nzookeeper.version={VERSION}\nhost.name={}\njava.version=n/a\njava.vendor=n/a\njava.home=n/a\n\
+         java.class.path=n/a\njava.library.path=n/a\njava.io.tmpdir={}\njava.compiler=<NA>\nos.name=Linux\n\
+         os.arch={}\nos.version={}\nuser.name={}\nuser.home={}\nuser.dir={dir}\n",
+        name.nodename().to_string_lossy(),
+        std::env::temp_dir().display(),
+        name.machine().to_string_lossy(),
+        name.release().to_string_lossy(),
+        variable("USER"),
+        variable("HOME"),
+    )
 }
 
 fn average(counters: &Counters) -> f64 {
