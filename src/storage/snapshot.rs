@@ -21,7 +21,7 @@ use crate::tree::DataTree;
 use crate::types::Zxid;
 
 const PREFIX: &str = "snapshot.";
-/// What [`write`] writes to. Apache takes for a snapshot whatever begins with `snapshot.<hex>`, so this does not.
+/// What [`write()`] writes to. Apache takes for a snapshot whatever begins with `snapshot.<hex>`, so this does not.
 const TEMP_PREFIX: &str = "ringkeeper-snapshot-";
 const TEMP_SUFFIX: &str = ".tmp";
 
@@ -35,7 +35,7 @@ const FLUSH_BYTES: u64 = 8 << 20;
 /// What is read at a time. A znode that is longer makes the buffer grow.
 const READ_BYTES: usize = 1 << 20;
 
-/// How far [`write`] has come, in bytes since the start.
+/// How far [`write()`] has come, in bytes since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
     /// So much is written.
@@ -266,7 +266,7 @@ pub struct Loaded {
     pub bytes: u64,
 }
 
-/// Loads the newest snapshot that is whole, and removes what a [`write`] may have left when the process was killed.
+/// Loads the newest snapshot that is whole, and removes what a [`write()`] may have left when the process was killed.
 /// `None` if the directory holds no snapshot.
 ///
 /// A damaged one is passed over with a warning: the log goes back to before the older ones. Errors with

@@ -4,15 +4,13 @@ import logging
 import os
 import pathlib
 import shutil
-import socket
 import struct
-import subprocess
 import sys
 import tempfile
 from collections import namedtuple
 
+from apache_server import Server, dump
 from kazoo import security
-from kazoo.client import KazooClient
 from kazoo.exceptions import KazooException
 from kazoo.protocol import serialization
 
@@ -134,44 +132,6 @@ def second_run(client):
     fails(client.delete, "/absent")
 
 
-def dump(client):
-    """One line a znode: path, data (hex, or null), the stat's fields as clients see them, the ACL."""
-    lines, paths = [], ["/"]
-    while paths:
-        path = paths.pop()
-        acls, _ = client.get_acls(path)
-        data, stat = client.get(path)
-        data = "null" if data is None else '"' + data.hex() + '"'
-        acls = " ".join(f"{acl.perms}:{acl.id.scheme}:{acl.id.id}" for acl in acls)
-        lines.append("\t".join([path, data, " ".join(str(field) for field in stat), acls]))
-        paths += [path.rstrip("/") + "/" + child for child in client.get_children(path)]
-    return "\n".join(sorted(lines)) + "\n"
-
-
-class Server:
-    def __init__(self, data):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.data = data
-
-    def start(self):
-        super_user = security.make_digest_acl_credential("super", "super")
-        subprocess.run(
-            [APACHE, "start", "--version", VERSION, "--data", self.data, "--port", str(self.port),
-             "--java", "-Dzookeeper.extendedTypesEnabled=true", "--cfg", "preAllocSize=64",
-             "--java", f"-Dzookeeper.DigestAuthenticationProvider.superDigest={super_user}"],
-            check=True, stdout=subprocess.DEVNULL)
-
-    def stop(self):
-        subprocess.run([APACHE, "stop", "--data", self.data], check=True)
-
-    def client(self, auth=()):
-        client = KazooClient(f"127.0.0.1:{self.port}", timeout=40, auth_data=list(auth))
-        client.start()
-        return client
-
-
 def without_padding(log):
     at = 16
     while at + 12 <= len(log) and log[at + 8 : at + 12] != bytes(4):
@@ -182,7 +142,7 @@ def without_padding(log):
 def main():
     logging.disable(logging.CRITICAL)
     data = tempfile.mkdtemp()
-    server = Server(data)
+    server = Server(APACHE, VERSION, data)
     server.start()
     try:
         client, closing = server.client(), server.client()

@@ -1,0 +1,47 @@
+"""What golden.py and handback.py share: an Apache server, and all that a client can read."""
+
+import socket
+import subprocess
+
+from kazoo import security
+from kazoo.client import KazooClient
+
+
+def dump(client):
+    """One line a znode: path, data (hex, or null), the stat's fields as clients see them, the ACL."""
+    lines, paths = [], ["/"]
+    while paths:
+        path = paths.pop()
+        acls, _ = client.get_acls(path)
+        data, stat = client.get(path)
+        data = "null" if data is None else '"' + data.hex() + '"'
+        acls = " ".join(f"{acl.perms}:{acl.id.scheme}:{acl.id.id}" for acl in acls)
+        lines.append("\t".join([path, data, " ".join(str(field) for field in stat), acls]))
+        paths += [path.rstrip("/") + "/" + child for child in client.get_children(path)]
+    return "\n".join(sorted(lines)) + "\n"
+
+
+class Server:
+    """An Apache server, run by apache.sh in the directory `data`. Its super user is super:super."""
+
+    def __init__(self, apache, version, data):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.apache, self.version, self.data = apache, version, data
+
+    def start(self):
+        super_user = security.make_digest_acl_credential("super", "super")
+        subprocess.run(
+            [self.apache, "start", "--version", self.version, "--data", self.data, "--port", str(self.port),
+             "--java", "-Dzookeeper.extendedTypesEnabled=true", "--cfg", "preAllocSize=64",
+             "--java", f"-Dzookeeper.DigestAuthenticationProvider.superDigest={super_user}"],
+            check=True, stdout=subprocess.DEVNULL)
+
+    def stop(self):
+        subprocess.run([self.apache, "stop", "--data", self.data], check=True)
+
+    def client(self, auth=()):
+        client = KazooClient(f"127.0.0.1:{self.port}", timeout=40, auth_data=list(auth))
+        client.start()
+        return client
