@@ -53,31 +53,36 @@ impl OpCode {
     /// `Unimplemented` and the connection closed, as Apache does with an unknown number.
     pub fn from_wire(code: i32) -> Option<OpCode> {
         use OpCode::*;
-        const KNOWN: [OpCode; 22] = [
-            Create,
-            Delete,
-            Exists,
-            GetData,
-            SetData,
-            GetAcl,
-            SetAcl,
-            GetChildren,
-            Sync,
-            Ping,
-            GetChildren2,
-            Check,
-            Multi,
-            Create2,
-            Reconfig,
-            CreateContainer,
-            CreateTtl,
-            MultiRead,
-            CloseSession,
-            Auth,
-            SetWatches,
-            Sasl,
-        ];
-        KNOWN.into_iter().find(|op| *op as i32 == code)
+        Some(match code {
+            1 => Create,
+            2 => Delete,
+            3 => Exists,
+            4 => GetData,
+            5 => SetData,
+            6 => GetAcl,
+            7 => SetAcl,
+            8 => GetChildren,
+            9 => Sync,
+            11 => Ping,
+            12 => GetChildren2,
+            13 => Check,
+            14 => Multi,
+            15 => Create2,
+            16 => Reconfig,
+            17 => CheckWatches,
+            18 => RemoveWatches,
+            19 => CreateContainer,
+            21 => CreateTtl,
+            22 => MultiRead,
+            -11 => CloseSession,
+            100 => Auth,
+            101 => SetWatches,
+            102 => Sasl,
+            105 => SetWatches2,
+            106 => AddWatch,
+            107 => WhoAmI,
+            _ => return None,
+        })
     }
 
     /// Whether the operation takes a place in the order of writes.
