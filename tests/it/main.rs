@@ -1,0 +1,11 @@
+//! Real servers on loopback: what goes over the wire, what survives a crash, what the command line says.
+//!
+//! Each test starts servers of its own, in a directory of its own below the build directory, and speaks to them
+//! byte by byte. With `RINGKEEPER_TEST_APACHE=HOST:PORT` the tests of `points` run against that server too, an Apache
+//! ZooKeeper 3.9, so that the expectations themselves are tested.
+
+mod durability;
+mod front;
+mod points;
+mod sessions;
+mod support;
