@@ -180,12 +180,9 @@ pub fn recover(dir: &Path, data_tree: &mut DataTree) -> Result<Recovered, Storag
             recovered.spares.push(Spare { sequence, salt: header.salt(), bytes });
             continue;
         };
-        if let Some(spare) = recovered.spares.first() {
-            let what = format!("it has no records, but segment {sequence:x} behind it has");
-            return Err(damaged(&self::path(dir, spare.sequence), 0, what));
-        }
         match &before {
-            Some((number, path, link)) if *number + 1 != sequence || *link != previous => {
+            // What the snapshot holds may be missing: segments with nothing else are used again, in no order.
+            Some((number, path, link)) if *link != previous && previous.zxid > start => {
                 let what = format!(
                     "segment {number:x} ends at byte {} with {}, but segment {sequence:x} goes on from byte {} with {}",
                     link.end, link.zxid, previous.end, previous.zxid
@@ -198,6 +195,15 @@ pub fn recover(dir: &Path, data_tree: &mut DataTree) -> Result<Recovered, Storag
             }
             _ => {}
         }
+        // Segments that were ready and passed over, because they were too small for a record: nothing was in them, or
+        // the links would not fit together.
+        let passed_over = recovered.spares.drain(..).map(|spare| Filled {
+            sequence: spare.sequence,
+            before: previous.zxid,
+            last: previous.zxid,
+            bytes: spare.bytes,
+        });
+        recovered.filled.extend(passed_over);
         recovered.filled.push(Filled { sequence, before: previous.zxid, last: end.zxid, bytes });
         recovered.end = end;
         recovered.torn = walk.torn.map(|zxid| (path.clone(), end.end, zxid));
