@@ -89,8 +89,6 @@ impl fmt::Display for RunError {
 const RING_BUFFER_BYTES: usize = 4 << 20;
 /// Requests that a shard's ring holds at once.
 const RING_DEPTH: usize = 1024;
-/// A task gives way to the ring after this long, so that a flush that was asked for begins.
-const PREEMPT: Duration = Duration::from_micros(200);
 /// Helper threads of the ordering shard: one makes segments, one writes a snapshot, one is for the rest.
 const HELPER_THREADS: usize = 3;
 
@@ -267,8 +265,7 @@ fn builder(core: usize, name: &str, config: &Config) -> LocalExecutorBuilder {
     let builder = LocalExecutorBuilder::new(Placement::Fixed(core))
         .name(name)
         .ring_depth(RING_DEPTH)
-        .io_memory(RING_BUFFER_BYTES)
-        .preempt_timer(PREEMPT);
+        .io_memory(RING_BUFFER_BYTES);
     match config.spin_before_park {
         Some(spin) => builder.spin_before_park(spin),
         None => builder,
