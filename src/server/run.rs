@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
 
 use glommio::channels::shared_channel::{self, SharedReceiver, SharedSender};
 use glommio::net::AcceptedTcpStream;
@@ -89,6 +88,8 @@ impl fmt::Display for RunError {
 const RING_BUFFER_BYTES: usize = 4 << 20;
 /// Requests that a shard's ring holds at once.
 const RING_DEPTH: usize = 1024;
+/// Flushes under way at a time while a crowd writes: two keep the device busy, more only grow its queue.
+const FLUSHES_IN_FLIGHT: usize = 2;
 /// Helper threads of the ordering shard: one makes segments, one writes a snapshot, one is for the rest.
 const HELPER_THREADS: usize = 3;
 
@@ -369,7 +370,7 @@ impl Ordering {
         let pipeline = Pipeline::new(data_tree, sessions, rules(&config), config.digest_enabled, clock.now());
         let broadcast = Rc::new(Broadcast::new(
             pipeline,
-            Log::new(recovered.end),
+            Log::new(recovered.end, config.log.flushes_in_flight.map_or(FLUSHES_IN_FLIGHT, |flushes| flushes as usize)),
             Disk::new(&config.log_dir()),
             asks,
             downlinks,
