@@ -315,7 +315,14 @@ impl Pipeline {
         }
     }
 
-    fn close(&mut self, session: SessionId, xid: i32, wall: WallMs, to: Option<(CnxnId, i32)>, before: Option<Tree>) {
+    fn close(
+        &mut self,
+        session: SessionId,
+        xid: i32,
+        wall: WallMs,
+        to: Option<(CnxnId, i32)>,
+        before: Option<Box<Tree>>,
+    ) {
         self.sessions.mark_closing(session);
         let paths = self.head.ephemerals_of(session).cloned().collect();
         let header = self.next_header(session, xid, wall);
