@@ -27,6 +27,7 @@ use crate::shard::clock::Clock;
 use crate::shard::disk::Disk;
 use crate::shard::listener;
 use crate::shard::mesh::{self, Queue};
+use crate::shard::stalls;
 use crate::shard::upkeep::Upkeep;
 use crate::storage::error::StorageError;
 use crate::storage::log::Log;
@@ -103,6 +104,12 @@ pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<
     let socket = bind(config)?;
     config::create_data_dirs(config).map_err(RunError::Start)?;
     let _lock = lock(config)?;
+    if !config.log.force_sync {
+        tracing::warn!(
+            "forceSync=no: writes are acknowledged before they are durable. A loss of power loses acknowledged writes, \
+             and with them locks and leaderships that clients believe they hold"
+        );
+    }
     let recovery = recovery::recover(&config.snapshot_dir(), &config.log_dir(), config.snapshot.trust_empty);
     serve(config, &plan, socket, recovery.map_err(RunError::Storage)?, stop, stopper)
 }
@@ -267,10 +274,11 @@ fn builder(core: usize, name: &str, config: &Config) -> LocalExecutorBuilder {
         .name(name)
         .ring_depth(RING_DEPTH)
         .io_memory(RING_BUFFER_BYTES);
-    match config.spin_before_park {
+    let builder = match config.spin_before_park {
         Some(spin) => builder.spin_before_park(spin),
         None => builder,
-    }
+    };
+    if config.stall_detector { stalls::detect(builder) } else { builder }
 }
 
 fn settings(config: &Config, shard: usize, shards: usize) -> Settings {
@@ -371,7 +379,7 @@ impl Ordering {
         let broadcast = Rc::new(Broadcast::new(
             pipeline,
             Log::new(recovered.end, config.log.flushes_in_flight.map_or(FLUSHES_IN_FLIGHT, |flushes| flushes as usize)),
-            Disk::new(&config.log_dir()),
+            Disk::new(&config.log_dir(), config.log.force_sync),
             asks,
             downlinks,
             clock,
@@ -390,6 +398,7 @@ impl Ordering {
         glommio::spawn_local(Rc::clone(&broadcast).run()).detach();
         glommio::spawn_local(Rc::clone(&broadcast).tick()).detach();
         glommio::spawn_local(Rc::clone(&upkeep).keep_segments_ready()).detach();
+        glommio::spawn_local(Rc::clone(&upkeep).purge(config.snapshot.purge_interval)).detach();
         glommio::spawn_local(upkeep.take_snapshots()).detach();
         if let Some((shard, access)) = local {
             start_clients(&shard, access).await;
