@@ -202,8 +202,8 @@ impl Worker {
 
     /// Opens a session, has it create an ephemeral, and closes it or leaves it. `None` if the server is gone.
     fn open_side(&mut self, address: &str) -> Option<()> {
-        // What a server under way to its end leaves of a connection: nothing to dial, or nothing to read.
-        let mut client = Client::connect_with(address, &new_session(40_000))?;
+        // The server may be gone already: then there is nothing to dial, or nothing to read.
+        let mut client = Client::shake_hands(Wire::try_dial(address)?, &new_session(40_000))?;
         let path = format!("{}/side-{}", self.root, self.next);
         let (session, password) = (client.session, client.password);
         self.sides.push(Side { session, password, path: path.clone(), created: false, closed: Known::No });
