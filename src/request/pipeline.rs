@@ -97,7 +97,7 @@ pub struct Committed {
     /// For the watches.
     pub changes: Vec<Change>,
     /// The version before it, if the request asked for it.
-    pub before: Option<Tree>,
+    pub before: Option<Box<Tree>>,
     /// Set if it opened or closed a session.
     pub session: SessionChange,
 }
@@ -289,7 +289,7 @@ impl Pipeline {
 
     fn write(&mut self, wall: WallMs, request: WriteRequest) {
         let WriteRequest { cnxn, session, xid, op, ids, capture } = request;
-        let before = capture.then(|| self.head.tree().clone());
+        let before = capture.then(|| Box::new(self.head.tree().clone()));
         let to = Some((cnxn, xid));
         match self.sessions.check(session, cnxn) {
             Err(Refused::Moved) => return self.answers.push(Answer::Close(cnxn)),
@@ -315,7 +315,14 @@ impl Pipeline {
         }
     }
 
-    fn close(&mut self, session: SessionId, xid: i32, wall: WallMs, to: Option<(CnxnId, i32)>, before: Option<Tree>) {
+    fn close(
+        &mut self,
+        session: SessionId,
+        xid: i32,
+        wall: WallMs,
+        to: Option<(CnxnId, i32)>,
+        before: Option<Box<Tree>>,
+    ) {
         self.sessions.mark_closing(session);
         let paths = self.head.ephemerals_of(session).cloned().collect();
         let header = self.next_header(session, xid, wall);
@@ -329,7 +336,7 @@ impl Pipeline {
         xid: i32,
         wall: WallMs,
         to: Option<(CnxnId, i32)>,
-        before: Option<Tree>,
+        before: Option<Box<Tree>>,
         code: ErrorCode,
     ) {
         let header = self.next_header(session, xid, wall);
@@ -341,7 +348,7 @@ impl Pipeline {
         header: TxnHeader,
         txn: Txn,
         to: Option<(CnxnId, i32)>,
-        before: Option<Tree>,
+        before: Option<Box<Tree>>,
         session: SessionChange,
     ) {
         let applied = self.head.apply(&header, &txn);
@@ -354,7 +361,7 @@ impl Pipeline {
         txn: &Txn,
         applied: Applied,
         to: Option<(CnxnId, i32)>,
-        before: Option<Tree>,
+        before: Option<Box<Tree>>,
         session: SessionChange,
     ) {
         let digest = self.digests.then(|| self.head.tree().digest());

@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
 
 use glommio::channels::shared_channel::{self, SharedReceiver, SharedSender};
 use glommio::net::AcceptedTcpStream;
@@ -28,6 +27,7 @@ use crate::shard::clock::Clock;
 use crate::shard::disk::Disk;
 use crate::shard::listener;
 use crate::shard::mesh::{self, Queue};
+use crate::shard::stalls;
 use crate::shard::upkeep::Upkeep;
 use crate::storage::error::StorageError;
 use crate::storage::log::Log;
@@ -89,6 +89,8 @@ impl fmt::Display for RunError {
 const RING_BUFFER_BYTES: usize = 4 << 20;
 /// Requests that a shard's ring holds at once.
 const RING_DEPTH: usize = 1024;
+/// Flushes under way at a time while a crowd writes: two keep the device busy, more only grow its queue.
+const FLUSHES_IN_FLIGHT: usize = 2;
 /// Helper threads of the ordering shard: one makes segments, one writes a snapshot, one is for the rest.
 const HELPER_THREADS: usize = 3;
 
@@ -102,6 +104,12 @@ pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<
     let socket = bind(config)?;
     config::create_data_dirs(config).map_err(RunError::Start)?;
     let _lock = lock(config)?;
+    if !config.log.force_sync {
+        tracing::warn!(
+            "forceSync=no: writes are acknowledged before they are durable. A loss of power loses acknowledged writes, \
+             and with them locks and leaderships that clients believe they hold"
+        );
+    }
     let recovery = recovery::recover(&config.snapshot_dir(), &config.log_dir(), config.snapshot.trust_empty);
     serve(config, &plan, socket, recovery.map_err(RunError::Storage)?, stop, stopper)
 }
@@ -266,10 +274,11 @@ fn builder(core: usize, name: &str, config: &Config) -> LocalExecutorBuilder {
         .name(name)
         .ring_depth(RING_DEPTH)
         .io_memory(RING_BUFFER_BYTES);
-    match config.spin_before_park {
+    let builder = match config.spin_before_park {
         Some(spin) => builder.spin_before_park(spin),
         None => builder,
-    }
+    };
+    if config.stall_detector { stalls::detect(builder) } else { builder }
 }
 
 fn settings(config: &Config, shard: usize, shards: usize) -> Settings {
@@ -369,8 +378,8 @@ impl Ordering {
         let pipeline = Pipeline::new(data_tree, sessions, rules(&config), config.digest_enabled, clock.now());
         let broadcast = Rc::new(Broadcast::new(
             pipeline,
-            Log::new(recovered.end),
-            Disk::new(&config.log_dir()),
+            Log::new(recovered.end, config.log.flushes_in_flight.map_or(FLUSHES_IN_FLIGHT, |flushes| flushes as usize)),
+            Disk::new(&config.log_dir(), config.log.force_sync),
             asks,
             downlinks,
             clock,
@@ -389,6 +398,7 @@ impl Ordering {
         glommio::spawn_local(Rc::clone(&broadcast).run()).detach();
         glommio::spawn_local(Rc::clone(&broadcast).tick()).detach();
         glommio::spawn_local(Rc::clone(&upkeep).keep_segments_ready()).detach();
+        glommio::spawn_local(Rc::clone(&upkeep).purge(config.snapshot.purge_interval)).detach();
         glommio::spawn_local(upkeep.take_snapshots()).detach();
         if let Some((shard, access)) = local {
             start_clients(&shard, access).await;

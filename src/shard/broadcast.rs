@@ -1,8 +1,7 @@
 //! The driver of the ordering shard: requests to [`Pipeline`], proposals to [`Log`], batches to the disk, commits to the
 //! client shards.
 //!
-//! One flush is under way at a time. When it ends the next one is started first, so that the disk has work while the
-//! replies of the last go out.
+//! When a flush ends the next one is started first, so that the disk has work while the replies of the last go out.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -264,7 +263,9 @@ impl Broadcast {
             );
         }
         let durable = self.log.borrow_mut().flushed(batch);
-        if self.start_flush() {
+        let started = self.start_flush();
+        let Some(durable) = durable else { return };
+        if started {
             // One round through the ring, so that the disk has the next flush before the replies are made.
             drop(self.nop.run_nop().await);
         }

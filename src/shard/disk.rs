@@ -19,6 +19,7 @@ use crate::storage::segments;
 /// The open segments of one log.
 pub struct Disk {
     dir: PathBuf,
+    force_sync: bool,
     files: RefCell<BTreeMap<u64, Rc<DmaFile>>>,
     /// The block in which the last flush ended, as far as it was filled: the next begins by writing it again.
     tail: RefCell<Tail>,
@@ -31,16 +32,20 @@ struct Tail {
 }
 
 impl Disk {
-    /// No segments open yet.
-    pub fn new(dir: &Path) -> Disk {
-        Disk { dir: dir.to_owned(), files: RefCell::default(), tail: RefCell::default() }
+    /// No segments open yet. Without `force_sync` a flush ends when the device has taken the bytes into its cache, and a loss
+    /// of power may lose what was acknowledged.
+    pub fn new(dir: &Path, force_sync: bool) -> Disk {
+        Disk { dir: dir.to_owned(), force_sync, files: RefCell::default(), tail: RefCell::default() }
     }
 
     /// Opens a segment that is ready for use.
     pub async fn open(&self, sequence: u64) -> io::Result<()> {
         let path = segments::path(&self.dir, sequence);
         let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(rustix::fs::OFlags::DSYNC.bits() as i32);
+        options.read(true).write(true);
+        if self.force_sync {
+            options.custom_flags(rustix::fs::OFlags::DSYNC.bits() as i32);
+        }
         let file = options.dma_open(&path).await.map_err(io::Error::from)?;
         self.files.borrow_mut().insert(sequence, Rc::new(file));
         Ok(())

@@ -16,4 +16,5 @@ pub mod clock;
 pub mod disk;
 pub mod listener;
 pub mod mesh;
+pub mod stalls;
 pub mod upkeep;

@@ -3,13 +3,15 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::fs;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::broadcast::Broadcast;
 use crate::server::config::Config;
+use crate::storage::apache_log;
 use crate::storage::error::StorageError;
 use crate::storage::log::Filled;
 use crate::storage::segments;
@@ -33,6 +35,7 @@ pub struct Upkeep {
     snapshot_dir: PathBuf,
     segment_bytes: u64,
     digests: bool,
+    snapshots_kept: usize,
     snap_count: u64,
     snap_bytes: Option<u64>,
     next_sequence: RefCell<u64>,
@@ -51,6 +54,7 @@ impl Upkeep {
             snapshot_dir: config.snapshot_dir(),
             segment_bytes: segments::file_bytes(config.log.segment_bytes),
             digests: config.digest_enabled,
+            snapshots_kept: config.snapshot.retain as usize,
             snap_count: config.snapshot.transactions.into(),
             snap_bytes: config.snapshot.log_bytes,
             next_sequence: RefCell::new(next_sequence),
@@ -117,11 +121,21 @@ impl Upkeep {
         }
     }
 
+    /// Removes old snapshots and old log files of Apache's, now and then every `interval` (`autopurge.*`).
+    pub async fn purge(self: Rc<Self>, interval: Option<Duration>) {
+        let Some(interval) = interval else { return };
+        loop {
+            let (snapshots, logs, keep) = (self.snapshot_dir.clone(), self.log_dir.clone(), self.snapshots_kept);
+            if let Err(error) = blocking(move || purge_once(&snapshots, &logs, keep)).await {
+                tracing::warn!("Old snapshots stay: {error}");
+            }
+            glommio::timer::sleep(interval).await;
+        }
+    }
+
     async fn snapshot(&self, source: SnapshotSource) -> Result<(), StorageError> {
         let dir = self.snapshot_dir.clone();
-        let begin = Instant::now();
         blocking(move || snapshot::write(&dir, &source, |_| {})).await?;
-        tracing::info!("Snapshot taken in {} ms", begin.elapsed().as_millis());
         let dir = self.snapshot_dir.clone();
         let kept = blocking(move || snapshot::list(&dir)).await?;
         if let Some(oldest) = kept.get(SNAPSHOTS_COVERED - 1) {
@@ -187,6 +201,23 @@ impl Upkeep {
             source,
         })
     }
+}
+
+/// Removes what the newest `keep` snapshots make superfluous. The native log is not this function's: its segments are used
+/// again by themselves.
+fn purge_once(snapshot_dir: &Path, log_dir: &Path, keep: usize) -> Result<(), StorageError> {
+    tracing::info!("Purge task started.");
+    if let Some(purge) = snapshot::purge(snapshot_dir, keep)? {
+        let logs = apache_log::older_than(log_dir, purge.oldest_kept)?;
+        for path in purge.files.into_iter().chain(logs) {
+            tracing::info!("Removing file: {}", path.display());
+            fs::remove_file(&path).map_err(StorageError::io("remove", &path))?;
+        }
+        segments::sync_dir(snapshot_dir)?;
+        segments::sync_dir(log_dir)?;
+    }
+    tracing::info!("Purge task completed.");
+    Ok(())
 }
 
 /// Runs what blocks on a helper thread.

@@ -335,6 +335,15 @@ fn data_end(bytes: &[u8]) -> usize {
     rest.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1)
 }
 
+/// Log files whose transactions are all up to `zxid`: those named for an earlier one, but for the last of them, which goes
+/// on until the next file begins.
+pub fn older_than(dir: &Path, zxid: Zxid) -> Result<Vec<PathBuf>, StorageError> {
+    let mut older: Vec<PathBuf> =
+        list(dir)?.into_iter().take_while(|file| file.zxid <= zxid).map(|file| file.path).collect();
+    older.pop();
+    Ok(older)
+}
+
 /// What [`replay`] did.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReplayReport {

@@ -5,7 +5,8 @@
 //! matches, and the checksum covers the segment's salt and the record's own position: so what a recycled segment
 //! held before, a block that landed in the wrong place and a flipped bit are all told from a record. Each record
 //! also names the checksum of the one before it, and the position up to which the log was known to be durable when it was
-//! written. The latter tells damage from a torn tail: bytes below it had been acknowledged.
+//! written. The latter tells damage from a torn tail: bytes below it had been acknowledged. Behind a record the rest of its
+//! block may be left free; the next one then begins a block.
 //!
 //! `docs/format.md` has the layout in full. All numbers are little-endian.
 
@@ -246,19 +247,17 @@ pub fn walk<'a, E>(
     let salt = header.salt();
     let mut previous = None;
     let mut link = Link { end: FIRST_RECORD, crc: 0, zxid: Zxid::ZERO };
-    while let Some((record, payload)) = record_at(segment, salt, link.end)
-        && record.previous_crc.get() == link.crc
-    {
+    while let Some((position, record, payload)) = next_record(segment, salt, link) {
         let zxid = Zxid(record.zxid.get());
         if previous.is_none() {
             let Some(read) = Link::read(payload).filter(|_| record.kind.get() == Kind::Link as u32) else { break };
             previous = Some(read);
         } else if record.kind.get() == Kind::Txn as u32 && zxid > link.zxid {
-            visit(Record { position: link.end, zxid, payload })?;
+            visit(Record { position, zxid, payload })?;
         } else {
             break;
         }
-        link = Link { end: link.end + record_bytes(payload.len()) as u64, crc: record.crc.get(), zxid };
+        link = Link { end: position + record_bytes(payload.len()) as u64, crc: record.crc.get(), zxid };
     }
     // Only a record of this use of the file can be a witness: the salt is in its checksum.
     let positions = (link.end..segment.len() as u64).step_by(RECORD_ALIGN);
@@ -279,6 +278,15 @@ fn torn_record(segment: &[u8], link: Link) -> Option<Zxid> {
     let (header, _) = RecordHeader::read_from_prefix(segment.get(link.end as usize..)?).ok()?;
     let follows = header.kind.get() == Kind::Txn as u32 && header.previous_crc.get() == link.crc;
     (follows && header.zxid.get() > link.zxid.0).then_some(Zxid(header.zxid.get()))
+}
+
+/// The record behind `link`: where that ends, or where the next block begins. A writer that has more than one flush under
+/// way leaves the rest of a block free between them.
+fn next_record(segment: &[u8], salt: u64, link: Link) -> Option<(u64, RecordHeader, &[u8])> {
+    [link.end, link.end.next_multiple_of(BLOCK_BYTES as u64)].into_iter().find_map(|position| {
+        let (record, payload) = record_at(segment, salt, position)?;
+        (record.previous_crc.get() == link.crc).then_some((position, record, payload))
+    })
 }
 
 /// The record at that position, if one is there and whole.

@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 
-use super::format::{self, FIRST_RECORD, Kind, Link, Place};
-use super::group_commit::{Batch, GroupCommit};
+use super::format::{self, BLOCK_BYTES, FIRST_RECORD, Kind, Link, Place};
+use super::group_commit::{Batch, GroupCommit, PIPELINE_BYTES_MIN};
 use crate::types::Zxid;
 
 /// A segment that is ready for use: its file is written with zeros, its header is durable.
@@ -47,8 +47,10 @@ pub struct Filled {
 
 struct Segment {
     spare: Spare,
-    /// Where the next record goes.
+    /// Where the next record goes: at `end`, or where the next block begins.
     position: u64,
+    /// Where the last record ends.
+    end: u64,
     /// Checksum of the last record.
     crc: u32,
     zxid: Zxid,
@@ -59,8 +61,10 @@ struct Segment {
 impl Log {
     /// A log that goes on after `end`. It needs a spare before it can take anything: every start begins a segment,
     /// so that nothing is ever written behind a torn tail.
-    pub fn new(end: Link) -> Log {
-        Log { group: GroupCommit::default(), current: None, spares: VecDeque::new(), end, filled: Vec::new() }
+    ///
+    /// At most `flushes_max` flushes are under way at a time.
+    pub fn new(end: Link, flushes_max: usize) -> Log {
+        Log { group: GroupCommit::new(flushes_max), current: None, spares: VecDeque::new(), end, filled: Vec::new() }
     }
 
     /// Hands over a segment. They are used in the order in which they come.
@@ -114,23 +118,34 @@ impl Log {
         let before = out.len();
         segment.crc = format::encode_record(out, place, Kind::Txn, zxid, payload);
         segment.position += (out.len() - before) as u64;
+        segment.end = segment.position;
         segment.zxid = zxid;
         self.group.appended(zxid);
     }
 
-    /// The batch to flush now, if there is one and no flush is under way.
+    /// The batch to flush now, if there is one and it may go.
     pub fn start_flush(&mut self) -> Option<Batch> {
-        self.group.start_flush()
-    }
-
-    /// The batch is durable: and so is everything up to the zxid that is returned.
-    pub fn flushed(&mut self, batch: Batch) -> Zxid {
-        if let Some(segment) = &mut self.current
+        let batch = self.group.start_flush()?;
+        // The next record begins a block, so that its flush need not wait for this one.
+        if batch.bytes.len() >= PIPELINE_BYTES_MIN
+            && self.group.nothing_waits()
+            && let Some(segment) = &mut self.current
             && segment.spare.sequence == batch.segment
         {
-            segment.durable = batch.position + batch.bytes.len() as u64;
+            segment.position = segment.position.next_multiple_of(BLOCK_BYTES as u64);
         }
-        self.group.flushed(batch)
+        Some(batch)
+    }
+
+    /// The batch is durable. Returns the zxid up to which everything is, if that is further than before.
+    pub fn flushed(&mut self, batch: Batch) -> Option<Zxid> {
+        let durable = self.group.flushed(batch)?;
+        if let Some(segment) = &mut self.current
+            && segment.spare.sequence == durable.segment
+        {
+            segment.durable = durable.position;
+        }
+        Some(durable.zxid)
     }
 
     /// Segments that were filled since the last call.
@@ -148,14 +163,15 @@ impl Log {
         if let Some(segment) = &self.current {
             let Spare { sequence, bytes, .. } = segment.spare;
             self.filled.push(Filled { sequence, before: self.end.zxid, last: segment.zxid, bytes });
-            self.end = Link { end: segment.position, crc: segment.crc, zxid: segment.zxid };
+            self.end = Link { end: segment.end, crc: segment.crc, zxid: segment.zxid };
         }
         let spare = self.spares.pop_front().expect("the caller has asked whether it fits");
         let out = self.group.open(spare.sequence, FIRST_RECORD);
         let before = out.len();
         let crc = format::encode_link(out, spare.salt, self.end);
         let position = FIRST_RECORD + (out.len() - before) as u64;
-        self.current = Some(Segment { spare, position, crc, zxid: self.end.zxid, durable: FIRST_RECORD });
+        self.current =
+            Some(Segment { spare, position, end: position, crc, zxid: self.end.zxid, durable: FIRST_RECORD });
     }
 }
 
@@ -168,13 +184,13 @@ impl Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::format::{BLOCK_BYTES, End, SegmentHeader};
+    use crate::storage::format::{End, SegmentHeader};
 
     /// Writes transactions through segments of two blocks and reads them back from the files that come of it.
     #[test]
     fn what_is_appended_can_be_walked_over_segment_by_segment() {
         const SEGMENT_BYTES: u64 = 2 * BLOCK_BYTES as u64;
-        let mut log = Log::new(Link { end: 5, crc: 6, zxid: Zxid(7) });
+        let mut log = Log::new(Link { end: 5, crc: 6, zxid: Zxid(7) }, 2);
         let mut files: Vec<Vec<u8>> = Vec::new();
         for zxid in 8..40 {
             let payload = vec![zxid as u8; 500];
@@ -189,7 +205,7 @@ mod tests {
             while let Some(batch) = log.start_flush() {
                 let at = batch.position as usize;
                 files[batch.segment as usize - 1][at..at + batch.bytes.len()].copy_from_slice(&batch.bytes);
-                assert_eq!(log.flushed(batch), Zxid(zxid));
+                assert_eq!(log.flushed(batch), Some(Zxid(zxid)));
             }
         }
         assert!(files.len() > 3);
@@ -212,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_record_larger_than_the_spare_does_not_fit() {
-        let mut log = Log::new(Link::default());
+        let mut log = Log::new(Link::default(), 1);
         assert!(!log.fits(1));
         log.add_spare(Spare { sequence: 1, salt: 1, bytes: 2 * BLOCK_BYTES as u64 });
         assert!(log.fits(3000) && !log.fits(2 * BLOCK_BYTES));

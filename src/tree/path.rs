@@ -29,7 +29,10 @@ pub fn validate(path: &str) -> Result<(), PathError> {
     if path.ends_with('/') {
         return Err(PathError::EndsWithSlash);
     }
-    if let Some((at, _)) = path.char_indices().find(|(_, c)| !is_allowed(*c)) {
+    // Nearly all paths are printable ASCII, which needs no decoding.
+    if !path.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        && let Some((at, _)) = path.char_indices().find(|(_, c)| !is_allowed(*c))
+    {
         return Err(PathError::BadCharacter(at));
     }
     let mut at = 1;

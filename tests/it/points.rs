@@ -130,7 +130,7 @@ fn point_05_the_wire_cversion_is_not_the_sequence_counter() {
 fn point_06_the_root_begins_with_cversion_minus_1() {
     everywhere(|place| {
         let mut client = place.client();
-        let root = client.call(&exists(&"/".to_owned(), false)).stat();
+        let root = client.call(&exists("/", false)).stat();
         // An Apache that others use as well has more behind it.
         if root.num_children == 2 {
             assert_eq!(root.cversion, 0, "-1 and the test's own root");

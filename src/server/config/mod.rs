@@ -83,8 +83,6 @@ pub struct Config {
     pub global_outstanding_limit: u32,
     /// `jute.maxbuffer`: greatest packet from a client, in bytes.
     pub max_buffer_bytes: u32,
-    /// `jute.maxbuffer.extrasize`: what log records may be greater than `max_buffer_bytes`, in bytes.
-    pub max_buffer_extra_bytes: u32,
     /// `4lw.commands.whitelist`, always with `srvr`.
     pub four_letter_words: FourLetterWords,
     /// `skipACL=yes`: no ACL is checked.
@@ -109,6 +107,8 @@ pub struct Config {
     pub trace_filter: String,
     /// `ringkeeper.logFormat`.
     pub trace_format: TraceFormat,
+    /// `ringkeeper.stallDetector`: warn of what keeps a shard from its ring for 10 ms.
+    pub stall_detector: bool,
     effective: Vec<Effective>,
 }
 
@@ -124,9 +124,7 @@ pub struct LogConfig {
     pub force_sync: bool,
     /// `fsync.warningthresholdms`: a flush that takes longer is worth a warning.
     pub flush_warning_threshold: Duration,
-    /// `ringkeeper.flushEngine`.
-    pub flush_engine: FlushEngine,
-    /// `ringkeeper.flushesInFlight`, 1 to 16; `None` leaves it to the engine.
+    /// `ringkeeper.flushesInFlight`, 1 to 16; `None` leaves it to the server.
     pub flushes_in_flight: Option<u32>,
 }
 
@@ -201,15 +199,6 @@ pub enum TraceFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// How the log becomes durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlushEngine {
-    /// Durable writes around the page cache.
-    Direct,
-    /// Writes into the page cache and `fdatasync`.
-    Fdatasync,
 }
 
 /// Which four-letter words are answered.

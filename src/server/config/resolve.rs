@@ -41,7 +41,6 @@ pub(super) fn resolve(text: &[u8], path: &Path, flags: Vec<Flag>) -> Result<Load
     let snapshot = snapshot(&mut settings);
     let four_letter_words = four_letter_words(&mut settings);
     let max_buffer_bytes: u32 = settings.number("jute.maxbuffer");
-    let max_buffer_extra_bytes = settings.set_number("jute.maxbuffer.extrasize").unwrap_or(max_buffer_bytes);
     check_super_digest(&settings)?;
 
     let config = Config {
@@ -63,7 +62,6 @@ pub(super) fn resolve(text: &[u8], path: &Path, flags: Vec<Flag>) -> Result<Load
         sessionless_timeout: millis(&settings, "nio.sessionlessCnxnTimeout"),
         global_outstanding_limit: settings.number("globalOutstandingLimit"),
         max_buffer_bytes,
-        max_buffer_extra_bytes,
         four_letter_words,
         skip_acl: settings.is_on("skipACL"),
         digest_auth_enabled: settings.is_on("DigestAuthenticationProvider.enabled"),
@@ -79,6 +77,7 @@ pub(super) fn resolve(text: &[u8], path: &Path, flags: Vec<Flag>) -> Result<Load
             word if word.eq_ignore_ascii_case("json") => TraceFormat::Json,
             _ => TraceFormat::Text,
         },
+        stall_detector: settings.is_on("ringkeeper.stallDetector"),
         data_dir,
         data_log_dir,
         effective: Vec::new(),
@@ -211,16 +210,11 @@ fn log(settings: &Settings) -> LogConfig {
     let pre_alloc_bytes = settings.number::<u64>("preAllocSize") * 1024;
     let segment_bytes =
         settings.set_number("ringkeeper.segmentBytes").unwrap_or(pre_alloc_bytes.max(SEGMENT_BYTES_MIN));
-    let engine = settings.text("ringkeeper.flushEngine");
     LogConfig {
         pre_alloc_bytes,
         segment_bytes: segment_bytes.next_multiple_of(SEGMENT_BLOCK_BYTES),
         force_sync: settings.is_on("forceSync"),
         flush_warning_threshold: millis(settings, "fsync.warningthresholdms"),
-        flush_engine: match engine.eq_ignore_ascii_case("fdatasync") {
-            true => FlushEngine::Fdatasync,
-            false => FlushEngine::Direct,
-        },
         flushes_in_flight: settings.set_number("ringkeeper.flushesInFlight"),
     }
 }
@@ -279,7 +273,6 @@ fn effective(settings: &Settings, config: &Config) -> Vec<Effective> {
         "dataLogDir" => config.data_log_dir.display().to_string(),
         "minSessionTimeout" => config.min_session_timeout.as_millis().to_string(),
         "maxSessionTimeout" => config.max_session_timeout.as_millis().to_string(),
-        "jute.maxbuffer.extrasize" => config.max_buffer_extra_bytes.to_string(),
         "ringkeeper.segmentBytes" => config.log.segment_bytes.to_string(),
         _ => key.default.to_string(),
     };

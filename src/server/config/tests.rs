@@ -275,7 +275,6 @@ fn defaults() {
     assert_eq!(config.max_client_cnxns, Some(60));
     assert_eq!(config.max_cnxns, None);
     assert_eq!(config.max_buffer_bytes, 0xfffff);
-    assert_eq!(config.max_buffer_extra_bytes, 0xfffff);
     assert_eq!(config.client_port_listen_backlog, None);
     assert_eq!(config.super_digest, None);
     assert!(config.digest_enabled && config.digest_auth_enabled && config.data_dir_autocreate);
@@ -286,7 +285,6 @@ fn defaults() {
         segment_bytes: 64 << 20,
         force_sync: true,
         flush_warning_threshold: ms(1000),
-        flush_engine: FlushEngine::Direct,
         flushes_in_flight: None,
     };
     assert_eq!(config.log, log);
@@ -308,7 +306,7 @@ fn values_reach_their_fields() {
         "tickTime=2000\nminSessionTimeout=-1\nmaxSessionTimeout=5000\nmaxClientCnxns=0\nmaxCnxns=9\n\
          preAllocSize=1\nsnapSizeLimitInKb=0\nforceSync=no\nskipACL=yes\njute.maxbuffer=4096\n\
          autopurge.purgeInterval=2\n4lw.commands.whitelist=*\nringkeeper.cores=0-1\nringkeeper.logFormat=json\n\
-         ringkeeper.spinBeforeParkUs=20\nringkeeper.flushEngine=fdatasync\nringkeeper.flushesInFlight=4\n\
+         ringkeeper.spinBeforeParkUs=20\nringkeeper.stallDetector=true\nringkeeper.flushesInFlight=4\n\
          clientPort=0\nclientPortAddress=[::1]\nclientPortListenBacklog=7\nringkeeper.logLevel=ringkeeper=debug\n\
          DigestAuthenticationProvider.superDigest=super:YW0smZw1fP8Plz4LetS54OLjO/8=",
     );
@@ -317,12 +315,12 @@ fn values_reach_their_fields() {
     assert_eq!(config.max_session_timeout, ms(5000));
     assert_eq!((config.max_client_cnxns, config.max_cnxns), (None, Some(9)));
     assert_eq!((config.log.pre_alloc_bytes, config.log.segment_bytes), (1024, 1 << 20));
-    assert_eq!(config.log.flush_engine, FlushEngine::Fdatasync);
+    assert!(config.stall_detector);
     assert_eq!(config.log.flushes_in_flight, Some(4));
     assert_eq!(config.snapshot.log_bytes, None);
     assert_eq!(config.snapshot.purge_interval, Some(ms(2 * 3600 * 1000)));
     assert!(!config.log.force_sync && config.skip_acl);
-    assert_eq!((config.max_buffer_bytes, config.max_buffer_extra_bytes), (4096, 4096));
+    assert_eq!(config.max_buffer_bytes, 4096);
     assert_eq!(config.four_letter_words, FourLetterWords::All);
     assert_eq!(config.placement.cores, placement::parse_cores("0-1").ok());
     assert_eq!(config.spin_before_park, Some(Duration::from_micros(20)));

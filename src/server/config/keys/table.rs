@@ -153,7 +153,12 @@ pub(super) static KEYS: &[Key] = &[
 
     // Limits and throttles.
     honoured("jute.maxbuffer", int(1, PACKET_BYTES_MAX, "bytes"), "1048575"),
-    honoured("jute.maxbuffer.extrasize", int(0, PACKET_BYTES_MAX, "bytes"), "same as jute.maxbuffer"),
+    no_effect(
+        "jute.maxbuffer.extrasize",
+        int(0, PACKET_BYTES_MAX, "bytes"),
+        "same as jute.maxbuffer",
+        "a log record may be as large as the request that led to it",
+    ),
     honoured("globalOutstandingLimit", int(1, MAX_INT, "requests"), "1000"),
     honoured("maxCnxns", int(0, MAX_INT, "connections; 0: no limit"), "0"),
     no_effect("connection_throttle_tokens", any_int(""), "0", THROTTLE).also(&["connectionMaxTokens"]),
@@ -296,6 +301,6 @@ pub(super) static KEYS: &[Key] = &[
     honoured("ringkeeper.spinBeforeParkUs", int(0, 1_000_000, "us"), "by the placement"),
     honoured("ringkeeper.logLevel", Text, "info"),
     honoured("ringkeeper.logFormat", Word(&["text", "json"]), "text"),
-    honoured("ringkeeper.flushEngine", Word(&["direct", "fdatasync"]), "direct"),
-    honoured("ringkeeper.flushesInFlight", int(1, 16, "flushes"), "by the flush engine"),
+    honoured("ringkeeper.flushesInFlight", int(1, 16, "flushes"), "2"),
+    honoured("ringkeeper.stallDetector", Bool, "false"),
 ];
