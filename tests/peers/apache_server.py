@@ -1,5 +1,8 @@
-"""What golden.py and handback.py share: an Apache server, and all that a client can read."""
+"""What golden.py, handback.py and takeover.py share: an Apache server, and all that a client can read."""
 
+import os
+import pathlib
+import signal
 import socket
 import subprocess
 
@@ -21,6 +24,12 @@ def dump(client):
     return "\n".join(sorted(lines)) + "\n"
 
 
+def four_letters(port, word):
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(word)
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+
 class Server:
     """An Apache server, run by apache.sh in the directory `data`. Its super user is super:super."""
 
@@ -40,6 +49,11 @@ class Server:
 
     def stop(self):
         subprocess.run([self.apache, "stop", "--data", self.data], check=True)
+
+    def crash(self):
+        """kill -9; `stop` only removes the file of its pid then."""
+        os.kill(int(pathlib.Path(self.data, "apache.pid").read_text()), signal.SIGKILL)
+        self.stop()
 
     def client(self, auth=()):
         client = KazooClient(f"127.0.0.1:{self.port}", timeout=40, auth_data=list(auth))
