@@ -101,9 +101,12 @@ fn the_core_touches_nothing_outside_itself() {
     let mut found = Vec::new();
     for source in sources("src").iter().filter(|source| is_core(&source.module())) {
         for (number, line) in source.code() {
-            found.extend(FORBIDDEN.iter().filter(|word| line.contains(**word)).map(|word| {
-                format!("{}:{number}: {word}", source.path)
-            }));
+            found.extend(
+                FORBIDDEN
+                    .iter()
+                    .filter(|word| line.contains(**word))
+                    .map(|word| format!("{}:{number}: {word}", source.path)),
+            );
             // An order by chance.
             if line.contains("HashMap::new()") || line.contains("HashSet::new()") {
                 found.push(format!("{}:{number}: a map with a random seed", source.path));

@@ -682,9 +682,7 @@ fn on_a_full_disk_writes_wait_and_reads_go_on() {
         client.call(&set("/a", Some(&data))).ok();
     }
     let waiting = [client.send(&set("/a", Some(&data))), client.send(&get("/a", false))];
-    wait_for("the server to notice", || {
-        server.printed().contains("No log segment can be made ready").then_some(())
-    });
+    wait_for("the server to notice", || server.printed().contains("No log segment can be made ready").then_some(()));
     // Pings go ahead of the write that waits; what comes behind it on its connection waits too.
     for _ in 0..3 {
         client.send_as(-2, &PING);
@@ -718,9 +716,7 @@ fn a_kill_on_a_full_disk_loses_nothing() {
         client.call(&set("/a", Some(&data))).ok();
     }
     client.send(&set("/a", Some(&data)));
-    wait_for("the server to notice", || {
-        server.printed().contains("No log segment can be made ready").then_some(())
-    });
+    wait_for("the server to notice", || server.printed().contains("No log segment can be made ready").then_some(()));
     server.kill();
     server.start();
     // The one that waited is not there: nothing of it was written.

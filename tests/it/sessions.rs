@@ -79,7 +79,11 @@ fn a_client_that_has_seen_more_is_turned_away_until_the_server_has_caught_up() {
     wire.assert_closed();
     // An old session is no excuse.
     let mut wire = Wire::dial(&server.address());
-    wire.send(&encoded(&ConnectRequest { session: client.session, password: client.password.to_vec(), ..ahead.clone() }));
+    wire.send(&encoded(&ConnectRequest {
+        session: client.session,
+        password: client.password.to_vec(),
+        ..ahead.clone()
+    }));
     wire.assert_closed();
     client.call(&set("/a", None)).ok();
     client.call(&set("/a", None)).ok();
@@ -174,8 +178,7 @@ fn a_session_expires_between_its_timeout_and_a_tick_more() {
     idle.wire.assert_closed();
 
     let mut wire = Wire::dial(&server.address());
-    let request =
-        ConnectRequest { session: idle.session, password: idle.password.to_vec(), ..new_session(30_000) };
+    let request = ConnectRequest { session: idle.session, password: idle.password.to_vec(), ..new_session(30_000) };
     wire.send(&encoded(&request));
     assert_eq!(wire.receive(), Some(unhex(REFUSED)));
     wire.assert_closed();
@@ -388,9 +391,7 @@ fn pipelined_reads_see_the_writes_before_them_and_none_behind() {
                     *state = None;
                     (delete(&path, -1), Expected::Deleted)
                 }
-                (1, Some((_, version))) => {
-                    (set_version(&path, Some(&value), *version + 1), Expected::Refused(-103))
-                }
+                (1, Some((_, version))) => (set_version(&path, Some(&value), *version + 1), Expected::Refused(-103)),
                 (2 | 3, Some((data, version))) => {
                     *data = value.clone();
                     *version += 1;

@@ -168,13 +168,8 @@ pub struct Server {
 impl Server {
     /// Lays out a server; `settings` are lines of its configuration, which win over the usual ones.
     pub fn new(settings: &str) -> Server {
-        let server = Server {
-            dir: Dir::new(),
-            port: Port::free(),
-            process: None,
-            starts: 0,
-            survives_file_size_limit: false,
-        };
+        let server =
+            Server { dir: Dir::new(), port: Port::free(), process: None, starts: 0, survives_file_size_limit: false };
         server.configure(settings);
         server
     }

@@ -31,19 +31,19 @@ def four_letters(port, word):
 
 
 class Server:
-    """An Apache server, run by apache.sh in the directory `data`. Its super user is super:super."""
+    """An Apache server, run by apache.sh, with `options`, in the directory `data`. Its super user is super:super."""
 
-    def __init__(self, apache, version, data):
+    def __init__(self, apache, version, data, options=("--java", "-Dzookeeper.extendedTypesEnabled=true")):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.apache, self.version, self.data = apache, version, data
+        self.apache, self.version, self.data, self._options = apache, version, data, options
 
     def start(self):
         super_user = security.make_digest_acl_credential("super", "super")
         subprocess.run(
             [self.apache, "start", "--version", self.version, "--data", self.data, "--port", str(self.port),
-             "--java", "-Dzookeeper.extendedTypesEnabled=true", "--cfg", "preAllocSize=64",
+             "--cfg", "preAllocSize=64", *self._options,
              "--java", f"-Dzookeeper.DigestAuthenticationProvider.superDigest={super_user}"],
             check=True, stdout=subprocess.DEVNULL)
 

@@ -38,8 +38,8 @@ def fails(call, *args, **kwargs):
     raise AssertionError(f"{call} {args} did not fail")
 
 
-def first_run(client, closing):
-    """Everything once."""
+def first_run(client, closing, with_ttl=True):
+    """Everything once. The server has to be told to allow nodes with a time to live."""
     client.create("/null", None)
     client.create("/empty", b"")
     client.create("/data", b"\x00\x01binary\xff")
@@ -65,8 +65,9 @@ def first_run(client, closing):
     create_kind(client, "/create2", b"2")
     create_kind(client, "/container", b"", 4)
     create_kind(client, "/container/child", b"in it")
-    create_kind(client, "/ttl", b"t", 5, 3_600_000)
-    create_kind(client, "/ttl-", None, 6, 1 << 39)
+    if with_ttl:
+        create_kind(client, "/ttl", b"t", 5, 3_600_000)
+        create_kind(client, "/ttl-", None, 6, 1 << 39)
 
     client.set("/data", b"changed")
     client.set("/data", None)
