@@ -110,7 +110,11 @@ pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<
              and with them locks and leaderships that clients believe they hold"
         );
     }
-    let recovery = recovery::recover(&config.snapshot_dir(), &config.log_dir(), config.snapshot.trust_empty);
+    // On a thread of its own, whose end gives back what the allocator held for the work of loading.
+    let recovery = std::thread::scope(|scope| {
+        let recover = || recovery::recover(&config.snapshot_dir(), &config.log_dir(), config.snapshot.trust_empty);
+        scope.spawn(recover).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
     serve(config, &plan, socket, recovery.map_err(RunError::Storage)?, stop, stopper)
 }
 

@@ -15,8 +15,9 @@ use siphasher::sip::SipHasher13;
 
 use super::node::Znode;
 
-/// Most znodes in a leaf, but for siblings whose names hash alike.
-const LEAF_MAX: usize = 12;
+/// Most znodes in a leaf, but for siblings whose names hash alike. Eight of them fill an allocation of 896 bytes, a size
+/// that allocators have, without waste.
+const LEAF_MAX: usize = 8;
 /// Most subtrees of an inner node.
 const INNER_MAX: usize = 32;
 /// A leaf or inner node that falls below this part of its maximum is merged with a neighbour if both fit.

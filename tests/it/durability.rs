@@ -1,7 +1,8 @@
 //! What was acknowledged is there: after kills, torn tails and full disks; and damage is told, not served.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
@@ -143,7 +144,7 @@ impl Worker {
             // The newest: its number must not come again.
             7 => self.sent.numbered.last().copied().map_or(Op::CreateNumbered, Op::DeleteNumbered),
             kind => {
-                let padding = if kind == 15 { self.random.below(80_000) } else { self.random.below(200) };
+                let padding = if kind == 15 { self.random.below(150_000) } else { self.random.below(200) };
                 Op::Set { key: self.random.below(KEYS), value: self.next, padding: padding as usize }
             }
         }
@@ -201,8 +202,8 @@ impl Worker {
 
     /// Opens a session, has it create an ephemeral, and closes it or leaves it. `None` if the server is gone.
     fn open_side(&mut self, address: &str) -> Option<()> {
-        // What a server under way to its end leaves of a connection: nothing to dial, or nothing to read.
-        let mut client = Client::connect_with(address, &new_session(40_000))?;
+        // The server may be gone already: then there is nothing to dial, or nothing to read.
+        let mut client = Client::shake_hands(Wire::try_dial(address)?, &new_session(40_000))?;
         let path = format!("{}/side-{}", self.root, self.next);
         let (session, password) = (client.session, client.password);
         self.sides.push(Side { session, password, path: path.clone(), created: false, closed: Known::No });
@@ -671,23 +672,74 @@ fn a_failed_flush_stops_the_server_and_acknowledges_nothing_more() {
     assert!((acknowledged..=sent).contains(&version), "{acknowledged} were acknowledged, {version} are there");
 }
 
-#[test]
-fn on_a_full_disk_writes_wait_and_reads_go_on() {
-    let mut server = Server::new("ringkeeper.segmentBytes=1048576\n");
+/// Where no further segment finds room, and then again does.
+trait Disk {
+    fn fill(&self, server: &Server);
+    fn make_room(&self, server: &Server);
+}
+
+/// A limit of the size of files stands in for a full disk.
+struct LimitedFiles;
+
+impl Disk for LimitedFiles {
+    /// A new segment does not fit any more, but the last block of one is not touched by what is written here.
+    fn fill(&self, server: &Server) {
+        limit_file_size(server, Some((1 << 20) - BLOCK_BYTES as u64));
+    }
+
+    fn make_room(&self, server: &Server) {
+        limit_file_size(server, None);
+    }
+}
+
+/// A small file system of its own, and a file that takes up what is free there.
+struct SmallFileSystem(PathBuf);
+
+impl SmallFileSystem {
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+}
+
+impl Disk for SmallFileSystem {
+    fn fill(&self, _server: &Server) {
+        let mut filler = File::create(self.filler()).expect("it can be made");
+        while filler.write_all(&[1; BLOCK_BYTES]).is_ok() {}
+    }
+
+    fn make_room(&self, _server: &Server) {
+        fs::remove_file(self.filler()).expect("it is there");
+    }
+}
+
+/// A server with two clients and three segments, on a disk that is full then. `/a` has version 15, and not one more
+/// write of 200 kB fits: five fit into a segment.
+fn server_on_full_disk(mut server: Server, disk: &impl Disk) -> (Server, Client, Client) {
     server.survive_file_size_limit();
     server.start();
-    let (mut client, mut reader) = (server.client(), server.client());
+    let (mut client, reader) = (server.client(), server.client());
     client.call(&create("/a", Some(b""))).ok();
     wait_for("segments to be ready", || (segments_ready(&server) >= 3).then_some(()));
-    // A new segment does not fit any more, but the last block of one is not touched by what is written here.
-    limit_file_size(&server, Some((1 << 20) - BLOCK_BYTES as u64));
-    let data = vec![b'x'; 200_000];
-    // Five fit into a segment, and three segments are there.
+    disk.fill(&server);
     for _ in 0..15 {
-        client.call(&set("/a", Some(&data))).ok();
+        client.call(&large_set()).ok();
     }
-    let waiting = [client.send(&set("/a", Some(&data))), client.send(&get("/a", false))];
+    (server, client, reader)
+}
+
+fn large_set() -> Request {
+    set("/a", Some(&[b'x'; 200_000]))
+}
+
+#[track_caller]
+fn wait_until_noticed(server: &Server) {
     wait_for("the server to notice", || server.printed().contains("No log segment can be made ready").then_some(()));
+}
+
+fn check_full_disk(server: Server, disk: &impl Disk) {
+    let (mut server, mut client, mut reader) = server_on_full_disk(server, disk);
+    let waiting = [client.send(&large_set()), client.send(&get("/a", false))];
+    wait_until_noticed(&server);
     // Pings go ahead of the write that waits; what comes behind it on its connection waits too.
     for _ in 0..3 {
         client.send_as(-2, &PING);
@@ -697,7 +749,7 @@ fn on_a_full_disk_writes_wait_and_reads_go_on() {
     let mut newcomer = Wire::dial(&server.address());
     newcomer.send(&encoded(&new_session(30_000)));
     assert!(ask(&server.address(), "srvr").contains("Mode: standalone"));
-    limit_file_size(&server, None);
+    disk.make_room(&server);
     let replies = [client.next_reply(), client.next_reply()];
     assert_eq!(replies.each_ref().map(|reply| reply.xid), waiting);
     assert_eq!((replies[0].stat().version, replies[1].data().1.version), (16, 16));
@@ -707,25 +759,47 @@ fn on_a_full_disk_writes_wait_and_reads_go_on() {
     assert_eq!(server.client().call(&exists("/a", false)).stat().version, 16);
 }
 
+fn check_kill_on_full_disk(server: Server, disk: &impl Disk) {
+    let (mut server, mut client, reader) = server_on_full_disk(server, disk);
+    client.send(&large_set());
+    wait_until_noticed(&server);
+    server.kill();
+    // Where the disk is full still, those who have a session can read.
+    server.start();
+    let mut reader = Client::attach(&server.address(), reader.session, &reader.password).expect("it has a session");
+    // The write that waited is not there: nothing of it was written.
+    assert_eq!(reader.call(&get("/a", false)).data().1.version, 15);
+    disk.make_room(&server);
+    reader.call(&large_set()).ok();
+}
+
+#[test]
+fn on_a_full_disk_writes_wait_and_reads_go_on() {
+    check_full_disk(Server::new(""), &LimitedFiles);
+}
+
 #[test]
 fn a_kill_on_a_full_disk_loses_nothing() {
-    let mut server = Server::new("ringkeeper.segmentBytes=1048576\n");
-    server.survive_file_size_limit();
-    server.start();
-    let mut client = server.client();
-    client.call(&create("/a", Some(b""))).ok();
-    wait_for("segments to be ready", || (segments_ready(&server) >= 3).then_some(()));
-    limit_file_size(&server, Some((1 << 20) - BLOCK_BYTES as u64));
-    let data = vec![b'x'; 200_000];
-    for _ in 0..15 {
-        client.call(&set("/a", Some(&data))).ok();
+    check_kill_on_full_disk(Server::new(""), &LimitedFiles);
+}
+
+/// The two above on a real file system that is full: `RINGKEEPER_TEST_SMALL_DISK` names a directory on one with some
+/// 20 MB, such as a file mounted by `mount -o loop`.
+#[test]
+fn a_small_file_system_that_is_full() {
+    let Some(directory) = std::env::var_os("RINGKEEPER_TEST_SMALL_DISK").map(PathBuf::from) else {
+        return println!("RINGKEEPER_TEST_SMALL_DISK is not set");
+    };
+    let disk = SmallFileSystem(directory);
+    for check in [check_full_disk, check_kill_on_full_disk] {
+        let data = disk.0.join("data");
+        let _ = fs::remove_dir_all(&data);
+        fs::create_dir(&data).expect("the small disk can be written to");
+        let server = Server::new("");
+        std::os::unix::fs::symlink(&data, server.dir.path().join("data")).expect("a link can be made");
+        check(server, &disk);
+        let _ = fs::remove_file(disk.filler());
     }
-    client.send(&set("/a", Some(&data)));
-    wait_for("the server to notice", || server.printed().contains("No log segment can be made ready").then_some(()));
-    server.kill();
-    server.start();
-    // The one that waited is not there: nothing of it was written.
-    assert_eq!(server.client().call(&exists("/a", false)).stat().version, 15);
 }
 
 /// Bytes that the process has had written to a device, or to pages that will be.

@@ -394,10 +394,15 @@ impl Wire {
     /// Connects; a server that is still starting is given time.
     #[track_caller]
     pub fn dial(address: &str) -> Wire {
-        let stream = wait_for("a connection", || TcpStream::connect(address).ok());
+        wait_for("a connection", || Wire::try_dial(address))
+    }
+
+    /// Connects, unless nobody listens.
+    pub fn try_dial(address: &str) -> Option<Wire> {
+        let stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
         stream.set_nodelay(true).expect("it is TCP");
-        Wire(stream)
+        Some(Wire(stream))
     }
 
     /// Sends bytes as they are. If the server is gone the next read says so.
@@ -548,7 +553,12 @@ impl Client {
     /// `None` if there is no session to be had.
     #[track_caller]
     pub fn connect_with(address: &str, request: &ConnectRequest) -> Option<Client> {
-        let mut wire = Wire::dial(address);
+        Client::shake_hands(Wire::dial(address), request)
+    }
+
+    /// `None` if there is no session to be had on that connection.
+    #[track_caller]
+    pub fn shake_hands(mut wire: Wire, request: &ConnectRequest) -> Option<Client> {
         wire.send(&encoded(request));
         let response = ConnectResponse::decode(&wire.receive()?).expect("a connect response");
         let ConnectResponse { timeout_ms, session, password, .. } = response;

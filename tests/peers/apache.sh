@@ -28,6 +28,7 @@ set -euo pipefail
 
 peers_source=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 peers_dir=${PEERS_DIR:-$(cd "$peers_source/../.." && pwd)/target/peers}
+. "$peers_source/process.sh"
 
 fail() {
     printf 'apache.sh: %s\n' "$*" >&2
@@ -111,30 +112,6 @@ run() {
         org.apache.zookeeper.server.quorum.QuorumPeerMain "$data/zoo.cfg"
 }
 
-# One four-letter word. A starting Apache server may accept and never answer: hence the short
-# limit and the redial by the caller.
-serves_clients() {
-    timeout 1 bash -c 'exec 3<>"/dev/tcp/$0/$1" && printf srvr >&3 && cat <&3' "$1" "$2" 2>/dev/null |
-        grep -q '^Mode: '
-}
-
-# A process that ended but was not reaped, as in a container without an init, is not running.
-is_running() {
-    local state
-    state=$(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null) || return 1
-    [ -n "$state" ] && [ "$state" != Z ]
-}
-
-# Waits for host $1, port $2, at most $3 seconds; gives up early when process $4 (optional) ends.
-wait_until_serving() {
-    local deadline=$((SECONDS + $3))
-    until serves_clients "$1" "$2"; do
-        if [ $# -ge 4 ] && ! is_running "$4"; then return 1; fi
-        [ $SECONDS -lt $deadline ] || return 1
-        sleep 0.1
-    done
-}
-
 start() {
     if [ -f "$data/apache.pid" ] && is_running "$(cat "$data/apache.pid")"; then
         fail "pid $(cat "$data/apache.pid") already serves $data"
@@ -156,11 +133,10 @@ stop() {
     [ -f "$data/apache.pid" ] || fail "no $data/apache.pid"
     pid=$(cat "$data/apache.pid")
     kill "$pid" 2>/dev/null || true
-    local deadline=$((SECONDS + 10))
-    while is_running "$pid"; do
-        [ $SECONDS -lt $deadline ] || kill -9 "$pid" 2>/dev/null || true
-        sleep 0.05
-    done
+    if ! wait_until_ended "$pid" 10; then
+        kill -9 "$pid" 2>/dev/null || true
+        wait_until_ended "$pid" 10 || fail "pid $pid does not end"
+    fi
     rm -f "$data/apache.pid"
 }
 

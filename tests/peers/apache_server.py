@@ -1,5 +1,8 @@
-"""What golden.py and handback.py share: an Apache server, and all that a client can read."""
+"""What golden.py, handback.py and takeover.py share: an Apache server, and all that a client can read."""
 
+import os
+import pathlib
+import signal
 import socket
 import subprocess
 
@@ -21,25 +24,36 @@ def dump(client):
     return "\n".join(sorted(lines)) + "\n"
 
 
-class Server:
-    """An Apache server, run by apache.sh in the directory `data`. Its super user is super:super."""
+def four_letters(port, word):
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(word)
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
-    def __init__(self, apache, version, data):
+
+class Server:
+    """An Apache server, run by apache.sh, with `options`, in the directory `data`. Its super user is super:super."""
+
+    def __init__(self, apache, version, data, options=("--java", "-Dzookeeper.extendedTypesEnabled=true")):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.apache, self.version, self.data = apache, version, data
+        self.apache, self.version, self.data, self._options = apache, version, data, options
 
     def start(self):
         super_user = security.make_digest_acl_credential("super", "super")
         subprocess.run(
             [self.apache, "start", "--version", self.version, "--data", self.data, "--port", str(self.port),
-             "--java", "-Dzookeeper.extendedTypesEnabled=true", "--cfg", "preAllocSize=64",
+             "--cfg", "preAllocSize=64", *self._options,
              "--java", f"-Dzookeeper.DigestAuthenticationProvider.superDigest={super_user}"],
             check=True, stdout=subprocess.DEVNULL)
 
     def stop(self):
         subprocess.run([self.apache, "stop", "--data", self.data], check=True)
+
+    def crash(self):
+        """kill -9; `stop` only removes the file of its pid then."""
+        os.kill(int(pathlib.Path(self.data, "apache.pid").read_text()), signal.SIGKILL)
+        self.stop()
 
     def client(self, auth=()):
         client = KazooClient(f"127.0.0.1:{self.port}", timeout=40, auth_data=list(auth))

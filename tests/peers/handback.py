@@ -5,19 +5,12 @@ import logging
 import os
 import pathlib
 import shutil
-import socket
 import sys
 import tempfile
 
-from apache_server import Server, dump
+from apache_server import Server, dump, four_letters
 
 APACHE, VERSION, SNAPSHOTS, GOLDEN = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]), pathlib.Path(sys.argv[4])
-
-
-def four_letters(port, word):
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(word)
-        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
 
 def main():
