@@ -286,6 +286,15 @@ impl Cnxns {
                     }
                 }
             }
+            Answer::Synced(cnxn) => {
+                let Some(found) = self.get_mut(*cnxn) else { return };
+                let waiting = found.pending.iter_mut().find_map(|pending| match pending {
+                    Pending::Sync { told: told @ false, .. } => Some(told),
+                    _ => None,
+                });
+                *waiting.expect("each sync is answered once") = true;
+                self.answer_reads(now, cnxn.slot, None);
+            }
             Answer::Close(cnxn) => self.close(*cnxn, CloseReason::SessionMoved),
         }
     }
@@ -438,10 +447,15 @@ impl Cnxns {
             Some(op) if op.is_write() => {
                 let op = WriteOp::decode(op, &frame, body);
                 let cnxn = self.get_mut(id).expect("looked up by the caller");
-                let capture = matches!(cnxn.pending.back(), Some(Pending::Read { .. }));
+                let capture = matches!(cnxn.pending.back(), Some(Pending::Read { .. } | Pending::Sync { .. }));
                 let ids = Arc::clone(&cnxn.ids);
                 self.wait(id, Pending::Write { xid: header.xid, since: now });
                 self.asks.push(Ask::Write(WriteRequest { cnxn: id, session, xid: header.xid, op, ids, capture }));
+            }
+            Some(OpCode::Sync) => {
+                let body = frame.slice_ref(body);
+                self.wait(id, Pending::Sync { xid: header.xid, body, told: false, since: now });
+                self.asks.push(Ask::Sync(id));
             }
             Some(op) if op != OpCode::Check => {
                 let cnxn = self.get_mut(id).expect("looked up by the caller");
@@ -572,9 +586,13 @@ impl Cnxns {
     /// Answers the reads at the head of a connection's queue, from `tree` or else the newest version.
     fn answer_reads(&mut self, now: Instant, slot: Slot, tree: Option<&Tree>) {
         while let Some(cnxn) = &mut self.slots[slot as usize]
-            && matches!(cnxn.pending.front(), Some(Pending::Read { .. }))
+            && matches!(cnxn.pending.front(), Some(Pending::Read { .. } | Pending::Sync { told: true, .. }))
         {
-            let Some(Pending::Read { xid, op, body, ids, since }) = cnxn.pending.pop_front() else { unreachable!() };
+            let (xid, op, body, ids, since) = match cnxn.pending.pop_front() {
+                Some(Pending::Read { xid, op, body, ids, since }) => (xid, op, body, ids, since),
+                Some(Pending::Sync { xid, body, since, .. }) => (xid, OpCode::Sync, body, Arc::clone(&cnxn.ids), since),
+                Some(Pending::Write { .. }) | None => unreachable!("looked at just now"),
+            };
             self.outstanding -= usize::from(xid > 0);
             self.answer_read(now, since, slot, xid, op, &body, &ids, tree);
         }

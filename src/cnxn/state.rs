@@ -19,7 +19,7 @@ pub(super) struct Cnxn {
     pub(super) phase: Phase,
     /// Who the client has shown to be; what a request is allowed is decided by those at its receipt.
     pub(super) ids: Arc<Vec<Id>>,
-    /// Requests without a reply yet, oldest first. The first is always a write: a read at the head is answered.
+    /// Requests without a reply yet, oldest first. The first is never a read: at the head that is answered.
     pub(super) pending: VecDeque<Pending>,
     /// Frames to be sent.
     pub(super) out: Vec<u8>,
@@ -59,12 +59,20 @@ pub(super) enum Pending {
         ids: Arc<Vec<Id>>,
         since: Instant,
     },
+    /// Waits for the ordering shard's word that everything committed before it has been told to this one, and for the
+    /// writes before it.
+    Sync {
+        xid: i32,
+        body: Bytes,
+        told: bool,
+        since: Instant,
+    },
 }
 
 impl Pending {
     /// Whether it counts against the limit of outstanding requests: Apache leaves out special xids.
     pub(super) fn counts(&self) -> bool {
-        let (Pending::Write { xid, .. } | Pending::Read { xid, .. }) = self;
+        let (Pending::Write { xid, .. } | Pending::Read { xid, .. } | Pending::Sync { xid, .. }) = self;
         *xid > 0
     }
 }

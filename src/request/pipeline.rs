@@ -49,6 +49,8 @@ pub enum Ask {
         /// As the client sent it.
         password: Vec<u8>,
     },
+    /// A `sync`: the answer goes out behind all commits so far.
+    Sync(CnxnId),
     /// Sessions heard of since the last such message, and when.
     Touch(Vec<(SessionId, Instant)>),
 }
@@ -81,6 +83,8 @@ pub enum Answer {
         /// `None`: gone, or the wrong password.
         session: Option<SessionId>,
     },
+    /// Everything that was committed when the `sync` was asked for has been told to this shard.
+    Synced(CnxnId),
     /// The connection has lost its session to another, or speaks in the name of one that it does not own.
     Close(CnxnId),
 }
@@ -185,6 +189,18 @@ impl Pipeline {
         }
     }
 
+    /// Removes ephemerals that have no session, by closing it once more: what an interrupted take-over or an old bug of
+    /// another server left. To be called once, before the first request.
+    pub fn close_orphans(&mut self, wall: WallMs) -> Vec<SessionId> {
+        let known = self.head.sessions();
+        let orphans: Vec<SessionId> =
+            self.head.sessions_with_ephemerals().filter(|session| !known.contains_key(session)).collect();
+        for session in &orphans {
+            self.close(*session, 0, wall, None, None);
+        }
+        orphans
+    }
+
     /// The newest state, with writes that are not committed yet.
     pub fn head(&self) -> &DataTree {
         &self.head
@@ -227,6 +243,7 @@ impl Pipeline {
                 }
                 self.answers.push(Answer::Attached { cnxn, session: attached.is_ok().then_some(session) });
             }
+            Ask::Sync(cnxn) => self.answers.push(Answer::Synced(cnxn)),
             Ask::Touch(touched) => {
                 for (session, heard) in touched {
                     self.sessions.touch(session, heard);

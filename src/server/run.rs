@@ -354,7 +354,7 @@ const STANDALONE_SERVER_ID: u8 = 1;
 impl Ordering {
     async fn run(self) {
         let Ordering { config, local, ends, recovery, shared, metrics, clock, fatal } = self;
-        let Recovery { data_tree, log: recovered } = recovery;
+        let Recovery { data_tree, log: recovered, snapshot } = recovery;
         let asks = Rc::new(Queue::default());
         let local = local.map(|(settings, access)| {
             let admin = Rc::new(Admin::new(Arc::clone(&shared), usize::from(settings.shard)));
@@ -379,7 +379,10 @@ impl Ordering {
         // Touches are handed on every tick of a client shard, and sessions looked through now and then.
         let grace_ms = 2 * clients::TICK_MS;
         let sessions = Sessions::new(tick_ms, grace_ms, STANDALONE_SERVER_ID, clock.wall());
-        let pipeline = Pipeline::new(data_tree, sessions, rules(&config), config.digest_enabled, clock.now());
+        let mut pipeline = Pipeline::new(data_tree, sessions, rules(&config), config.digest_enabled, clock.now());
+        for session in pipeline.close_orphans(clock.wall()) {
+            tracing::warn!("Session {session} has ephemerals but does not exist: they are removed");
+        }
         let broadcast = Rc::new(Broadcast::new(
             pipeline,
             Log::new(recovered.end, config.log.flushes_in_flight.map_or(FLUSHES_IN_FLIGHT, |flushes| flushes as usize)),
@@ -403,7 +406,7 @@ impl Ordering {
         glommio::spawn_local(Rc::clone(&broadcast).tick()).detach();
         glommio::spawn_local(Rc::clone(&upkeep).keep_segments_ready()).detach();
         glommio::spawn_local(Rc::clone(&upkeep).purge(config.snapshot.purge_interval)).detach();
-        glommio::spawn_local(upkeep.take_snapshots()).detach();
+        glommio::spawn_local(upkeep.take_snapshots(snapshot)).detach();
         if let Some((shard, access)) = local {
             start_clients(&shard, access).await;
         }

@@ -44,6 +44,8 @@ pub struct Broadcast {
     asks: Rc<Queue<Ask>>,
     /// Proposals that wait for a segment, with how many of the first are logged already.
     unlogged: RefCell<VecDeque<(Proposals, usize)>>,
+    /// Requests that came while proposals waited, and are to be logged too.
+    held: RefCell<VecDeque<Ask>>,
     spare_proposals: RefCell<Proposals>,
     shards: Vec<Downlink>,
     clock: Clock,
@@ -57,8 +59,6 @@ pub struct Broadcast {
     pub segment_wanted: Notify,
     /// Told when something was committed, for those who wait to see how far it is.
     pub committed_some: Notify,
-    /// Told when room was found for proposals that had to wait.
-    logged_all: Notify,
     /// Room that the next record needs, if it does not fit into a segment of the usual size.
     wanted_segment_bytes: Cell<u64>,
 }
@@ -83,6 +83,7 @@ impl Broadcast {
             disk,
             asks,
             unlogged: RefCell::default(),
+            held: RefCell::default(),
             spare_proposals: RefCell::default(),
             shards,
             clock,
@@ -94,7 +95,6 @@ impl Broadcast {
             fatal,
             segment_wanted: Notify::default(),
             committed_some: Notify::default(),
-            logged_all: Notify::default(),
             wanted_segment_bytes: Cell::new(0),
         }
     }
@@ -118,23 +118,14 @@ impl Broadcast {
     pub async fn run(self: Rc<Self>) {
         loop {
             let first = self.asks.next().await;
-            self.order(first);
-            self.hand_on();
-            while !self.unlogged.borrow().is_empty() {
-                // No segment to write to: what is asked meanwhile waits in the queue.
-                self.logged_all.notified().await;
+            let mut turn = vec![first];
+            turn.extend(std::iter::from_fn(|| self.asks.pop()).take(ASKS_PER_TURN_MAX - 1));
+            if self.is_stalled() {
+                self.order_what_needs_no_log(turn);
+            } else {
+                self.order(turn);
             }
-        }
-    }
-
-    /// Orders what has been asked, up to a limit.
-    fn order(&self, first: Ask) {
-        let (now, wall) = (self.clock.now(), self.clock.wall());
-        let mut pipeline = self.pipeline.borrow_mut();
-        pipeline.handle(now, wall, first);
-        for _ in 1..ASKS_PER_TURN_MAX {
-            let Some(ask) = self.asks.pop() else { break };
-            pipeline.handle(now, wall, ask);
+            self.hand_on();
         }
     }
 
@@ -142,12 +133,38 @@ impl Broadcast {
     pub async fn tick(self: Rc<Self>) {
         loop {
             glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
+            if self.is_stalled() {
+                // A session must not die because its end could not be logged before its next sign of life.
+                continue;
+            }
             let expired = self.pipeline.borrow_mut().tick(self.clock.now(), self.clock.wall());
             for (session, timeout_ms) in expired {
                 tracing::info!("Expiring session {session}, timeout of {timeout_ms}ms exceeded");
             }
             self.hand_on();
         }
+    }
+
+    /// Whether proposals wait for a segment.
+    fn is_stalled(&self) -> bool {
+        !self.unlogged.borrow().is_empty()
+    }
+
+    fn order(&self, asks: impl IntoIterator<Item = Ask>) {
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let mut pipeline = self.pipeline.borrow_mut();
+        for ask in asks {
+            pipeline.handle(now, wall, ask);
+        }
+    }
+
+    /// There is no segment to write to: what would be logged waits for one, in order, and the rest goes on. How much waits is
+    /// bounded by what clients may have outstanding.
+    fn order_what_needs_no_log(&self, asks: Vec<Ask>) {
+        let (held, others): (Vec<Ask>, Vec<Ask>) =
+            asks.into_iter().partition(|ask| matches!(ask, Ask::Write(_) | Ask::OpenSession { .. }));
+        self.held.borrow_mut().extend(held);
+        self.order(others);
     }
 
     /// Hands over a segment that is ready for use, and opens it.
@@ -179,7 +196,7 @@ impl Broadcast {
     fn hand_on(self: &Rc<Self>) {
         let answers = self.pipeline.borrow_mut().take_answers();
         for answer in answers {
-            let (Answer::Attached { cnxn, .. } | Answer::Close(cnxn)) = answer;
+            let (Answer::Attached { cnxn, .. } | Answer::Synced(cnxn) | Answer::Close(cnxn)) = answer;
             self.tell(cnxn, answer);
         }
         let spare = self.spare_proposals.take();
@@ -191,6 +208,11 @@ impl Broadcast {
         }
         self.write_log();
         self.start_flush();
+        if !self.is_stalled() && !self.held.borrow().is_empty() {
+            // As if they had just come.
+            let held = self.held.take();
+            self.asks.put_back(held);
+        }
     }
 
     fn tell(&self, cnxn: CnxnId, answer: Answer) {
@@ -228,7 +250,6 @@ impl Broadcast {
             self.wanted_segment_bytes.set(0);
             self.segment_wanted.notify();
         }
-        self.logged_all.notify();
     }
 
     fn start_flush(self: &Rc<Self>) -> bool {

@@ -66,6 +66,15 @@ impl<T> Queue<T> {
         self.arrived.notify();
     }
 
+    /// Adds some before all others.
+    pub fn put_back(&self, mut items: VecDeque<T>) {
+        let mut queue = self.items.borrow_mut();
+        items.append(&mut queue);
+        *queue = items;
+        drop(queue);
+        self.arrived.notify();
+    }
+
     /// Takes the oldest.
     pub fn pop(&self) -> Option<T> {
         self.items.borrow_mut().pop_front()

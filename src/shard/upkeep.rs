@@ -91,9 +91,8 @@ impl Upkeep {
         }
     }
 
-    /// Takes a snapshot whenever enough was written since the last, for ever.
-    pub async fn take_snapshots(self: Rc<Self>) {
-        let mut last = self.broadcast.pipeline().borrow().head().tree().zxid();
+    /// Takes a snapshot whenever enough was written since the last, which ended with `last`, for ever.
+    pub async fn take_snapshots(self: Rc<Self>, mut last: Zxid) {
         let mut last_bytes = self.broadcast.log_bytes();
         loop {
             let count = upper_half(self.snap_count);

@@ -275,15 +275,22 @@ pub fn walk<'a, E>(
 /// Whether the start of the next record is there. What an earlier use of the file left does not name the checksum that
 /// the next record must.
 fn torn_record(segment: &[u8], link: Link) -> Option<Zxid> {
-    let (header, _) = RecordHeader::read_from_prefix(segment.get(link.end as usize..)?).ok()?;
-    let follows = header.kind.get() == Kind::Txn as u32 && header.previous_crc.get() == link.crc;
-    (follows && header.zxid.get() > link.zxid.0).then_some(Zxid(header.zxid.get()))
+    places_behind(link).into_iter().find_map(|position| {
+        let (header, _) = RecordHeader::read_from_prefix(segment.get(position as usize..)?).ok()?;
+        let follows = header.kind.get() == Kind::Txn as u32 && header.previous_crc.get() == link.crc;
+        (follows && header.zxid.get() > link.zxid.0).then_some(Zxid(header.zxid.get()))
+    })
 }
 
-/// The record behind `link`: where that ends, or where the next block begins. A writer that has more than one flush under
-/// way leaves the rest of a block free between them.
+/// Where the record behind `link` may stand: where that ends, or where the next block begins. A writer that has more than one
+/// flush under way leaves the rest of a block free between them.
+fn places_behind(link: Link) -> [u64; 2] {
+    [link.end, link.end.next_multiple_of(BLOCK_BYTES as u64)]
+}
+
+/// The record behind `link`, and where it stands.
 fn next_record(segment: &[u8], salt: u64, link: Link) -> Option<(u64, RecordHeader, &[u8])> {
-    [link.end, link.end.next_multiple_of(BLOCK_BYTES as u64)].into_iter().find_map(|position| {
+    places_behind(link).into_iter().find_map(|position| {
         let (record, payload) = record_at(segment, salt, position)?;
         (record.previous_crc.get() == link.crc).then_some((position, record, payload))
     })

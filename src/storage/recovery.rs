@@ -11,6 +11,7 @@ use super::error::StorageError;
 use super::segments::{self, Recovered};
 use super::snapshot;
 use crate::tree::DataTree;
+use crate::types::Zxid;
 
 /// The state to start from.
 pub struct Recovery {
@@ -18,6 +19,8 @@ pub struct Recovery {
     pub data_tree: DataTree,
     /// The native log.
     pub log: Recovered,
+    /// The last transaction in the snapshot that it began with.
+    pub snapshot: Zxid,
 }
 
 /// Reads the state back. `trust_empty` (`snapshot.trust.empty`) lets a log without any snapshot pass.
@@ -71,5 +74,5 @@ pub fn recover(snapshot_dir: &Path, log_dir: &Path, trust_empty: bool) -> Result
         begin.elapsed().as_millis(),
         data_tree.tree().digest(),
     );
-    Ok(Recovery { data_tree, log })
+    Ok(Recovery { data_tree, log, snapshot: from })
 }

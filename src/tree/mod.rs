@@ -225,6 +225,11 @@ impl DataTree {
         self.ephemerals.get(&session).into_iter().flatten()
     }
 
+    /// The sessions that own ephemerals.
+    pub fn sessions_with_ephemerals(&self) -> impl Iterator<Item = SessionId> {
+        self.ephemerals.keys().copied()
+    }
+
     /// Number of ephemerals of all sessions.
     pub fn ephemeral_count(&self) -> usize {
         self.ephemerals.values().map(BTreeSet::len).sum()
