@@ -926,6 +926,23 @@ fn write_bytes(server: &Server) -> u64 {
     line.and_then(|number| number.parse().ok()).expect("a number")
 }
 
+/// Whether writes to the segments that the server has open are durable when they end (O_DSYNC). `None` if it has none.
+fn writes_are_durable(server: &Server) -> Option<bool> {
+    const O_DSYNC: u32 = 0o10000;
+    let process = PathBuf::from(format!("/proc/{}", server.pid().as_raw_nonzero()));
+    let mut flags = Vec::new();
+    for entry in fs::read_dir(process.join("fd")).expect("the server is ours").flatten() {
+        let target = fs::read_link(entry.path()).unwrap_or_default();
+        if !target.to_string_lossy().contains("/ringlog.") {
+            continue;
+        }
+        let Ok(info) = fs::read_to_string(process.join("fdinfo").join(entry.file_name())) else { continue };
+        let line = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("Linux shows them");
+        flags.push(u32::from_str_radix(line.trim(), 8).expect("octal"));
+    }
+    (!flags.is_empty()).then(|| flags.iter().all(|flags| flags & O_DSYNC != 0))
+}
+
 #[test]
 fn each_lone_write_is_flushed_before_it_is_acknowledged() {
     const WRITES: u64 = 100;
@@ -933,11 +950,18 @@ fn each_lone_write_is_flushed_before_it_is_acknowledged() {
     let mut client = server.client();
     client.call(&create("/a", None)).ok();
     wait_for("segments to be ready", || (segments_ready(&server) >= 3).then_some(()));
-    // Small ones: into one page fit thirty, so that a server that leaves flushing to the kernel writes less.
+    // Small ones: into one page fit thirty, so that a server that leaves writing to the kernel writes less. One that
+    // writes and does not flush is told by how it has opened its files.
+    assert_eq!(writes_are_durable(&server), Some(true));
     let before = write_bytes(&server);
     for write in 1..=WRITES {
         client.call(&set("/a", Some(b"small"))).ok();
         let written = write_bytes(&server) - before;
         assert!(written >= write * BLOCK_BYTES as u64, "{written} bytes after {write} acknowledged writes");
     }
+    assert_eq!(writes_are_durable(&server), Some(true));
+
+    let careless = Server::run("forceSync=no\n");
+    careless.client().call(&create("/a", None)).ok();
+    assert_eq!(writes_are_durable(&careless), Some(false));
 }
