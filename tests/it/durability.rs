@@ -9,11 +9,14 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringkeeper::proto::client::Password;
-use ringkeeper::storage::format::{self, BLOCK_BYTES, RECORD_HEADER_BYTES, SegmentHeader, record_bytes};
+use ringkeeper::proto::client::{AclList, Password};
+use ringkeeper::proto::txn::{CreateKind, LoggedTxn, Txn, TxnHeader};
+use ringkeeper::storage::format::{self, BLOCK_BYTES, Link, RECORD_HEADER_BYTES, SegmentHeader, record_bytes};
+use ringkeeper::storage::group_commit::Batch;
+use ringkeeper::storage::log::{Log, Spare};
 use ringkeeper::storage::{segments, snapshot};
 use ringkeeper::tree::DataTree;
-use ringkeeper::types::SessionId;
+use ringkeeper::types::{SessionId, WallMs, Zxid};
 use rustix::process::{Resource, Rlimit, prlimit};
 
 use super::support::*;
@@ -487,6 +490,119 @@ fn a_tail_torn_at_any_byte_loses_what_came_after_and_nothing_else() {
     assert!(fs::read(&copy).expect("it can be read") == whole);
 }
 
+/// The file of a log's first segment, as a disk has it that may lose what was not flushed.
+struct Image {
+    log: Log,
+    bytes: Vec<u8>,
+    next: i64,
+}
+
+impl Image {
+    const SEGMENT_BYTES: usize = 64 * BLOCK_BYTES;
+
+    fn new(sequence: u64, end: Link) -> Image {
+        let salt = sequence * 77;
+        let mut log = Log::new(end, 2);
+        log.add_spare(Spare { sequence, salt, bytes: Image::SEGMENT_BYTES as u64 });
+        let mut bytes = SegmentHeader::new(sequence, salt).to_block().to_vec();
+        bytes.resize(Image::SEGMENT_BYTES, 0);
+        Image { log, bytes, next: end.zxid.0 + 1 }
+    }
+
+    /// The first creates a znode, and each that follows changes it.
+    fn append(&mut self, data_bytes: usize) {
+        let header = TxnHeader { session: SessionId(1), cxid: 0, zxid: Zxid(self.next), time: WallMs(0) };
+        let (path, data) = ("/a".into(), Some(vec![self.next as u8; data_bytes].into()));
+        let txn = if self.next == 1 {
+            let kind = CreateKind::Plain { ephemeral: false };
+            Txn::Create { path, data, acl: AclList::OPEN, kind, with_stat: false, parent_cversion: 1 }
+        } else {
+            Txn::SetData { path, data, version: self.next as i32 - 1 }
+        };
+        let mut payload = Vec::new();
+        LoggedTxn::encode_parts(&mut payload, &header, &txn, None);
+        self.log.append(header.zxid, &payload);
+        self.next += 1;
+    }
+
+    /// Writes the blocks of the batch that `keep` picks by their number in the file.
+    fn write(bytes: &mut [u8], batch: &Batch, mut keep: impl FnMut(usize) -> bool) {
+        let (first, last) = (batch.position as usize, batch.end() as usize);
+        for block in first / BLOCK_BYTES..last.div_ceil(BLOCK_BYTES) {
+            let (start, end) = (first.max(block * BLOCK_BYTES), last.min((block + 1) * BLOCK_BYTES));
+            if keep(block) {
+                bytes[start..end].copy_from_slice(&batch.bytes[start - first..end - first]);
+                bytes[end..(block + 1) * BLOCK_BYTES].fill(0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_crash_in_two_flushes_at_once_leaves_a_prefix_whichever_blocks_are_lost() {
+    let mut random = Random::from_environment();
+    let mut image = Image::new(1, Link::default());
+    for _ in 0..3 {
+        image.append(500);
+        let batch = image.log.start_flush().expect("it waits");
+        Image::write(&mut image.bytes, &batch, |_| true);
+        assert!(image.log.flushed(batch).is_some());
+    }
+    let mut batches = Vec::new();
+    for _ in 0..2 {
+        for _ in 0..5 {
+            image.append(9_000);
+        }
+        batches.extend(image.log.start_flush());
+    }
+    assert_eq!(batches.len(), 2, "the second flush joins the first");
+
+    let dir = Dir::new();
+    let file = segments::path(dir.path(), 1);
+    let mut whole = image.bytes.clone();
+    batches.iter().for_each(|batch| Image::write(&mut whole, batch, |_| true));
+    fs::write(&file, &whole).expect("it can be written");
+    let records = records(&file);
+    assert_eq!(records.len(), 13);
+    for round in 0..500 {
+        // Few, many, or from a place on; and each flush as a whole, lost or not.
+        let lost: Vec<bool> = match round % 4 {
+            0 => (0..64).map(|_| random.below(16) == 0).collect(),
+            1 => (0..64).map(|_| random.below(2) == 0).collect(),
+            2 => (0..64).map(|block| block == round / 4 % 32).collect(),
+            _ => {
+                let (from, to) = (random.below(32) as usize, random.below(64) as usize);
+                (0..64).map(|block| (from..to).contains(&block)).collect()
+            }
+        };
+        let mut torn = image.bytes.clone();
+        batches.iter().for_each(|batch| Image::write(&mut torn, batch, |block| !lost[block]));
+        // The first three are durable.
+        let is_whole = |record: &Record| {
+            let (first, last) = (record.position as usize / BLOCK_BYTES, (record.end as usize - 1) / BLOCK_BYTES);
+            record.zxid <= 3 || (first..=last).all(|block| !lost[block])
+        };
+        let left = records.iter().take_while(|record| is_whole(record)).count();
+        fs::write(&file, &torn).expect("it can be written");
+        let mut tree = DataTree::new();
+        let recovered = segments::recover(dir.path(), &mut tree).unwrap_or_else(|error| panic!("{error}: {lost:?}"));
+        assert_eq!(tree.tree().zxid().0, left as i64, "lost were {lost:?}");
+
+        // What is left over behind the cut does not come back when the log goes on.
+        let mut next = Image::new(2, recovered.end);
+        next.append(100);
+        let batch = next.log.start_flush().expect("it waits");
+        Image::write(&mut next.bytes, &batch, |_| true);
+        let second = segments::path(dir.path(), 2);
+        fs::write(&second, &next.bytes).expect("it can be written");
+        let mut tree = DataTree::new();
+        segments::recover(dir.path(), &mut tree).unwrap_or_else(|error| panic!("{error}: {lost:?}"));
+        let data = tree.tree().get("/a").expect("it was durable").data().map(<[u8]>::to_vec);
+        assert_eq!((tree.tree().zxid().0, data), (left as i64 + 1, Some(vec![left as u8 + 1; 100])));
+        fs::remove_file(second).expect("it is there");
+    }
+}
+
 #[test]
 fn a_server_goes_on_after_a_torn_tail() {
     let mut random = Random::from_environment();
@@ -810,6 +926,23 @@ fn write_bytes(server: &Server) -> u64 {
     line.and_then(|number| number.parse().ok()).expect("a number")
 }
 
+/// Whether writes to the segments that the server has open are durable when they end (O_DSYNC). `None` if it has none.
+fn writes_are_durable(server: &Server) -> Option<bool> {
+    const O_DSYNC: u32 = 0o10000;
+    let process = PathBuf::from(format!("/proc/{}", server.pid().as_raw_nonzero()));
+    let mut flags = Vec::new();
+    for entry in fs::read_dir(process.join("fd")).expect("the server is ours").flatten() {
+        let target = fs::read_link(entry.path()).unwrap_or_default();
+        if !target.to_string_lossy().contains("/ringlog.") {
+            continue;
+        }
+        let Ok(info) = fs::read_to_string(process.join("fdinfo").join(entry.file_name())) else { continue };
+        let line = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("Linux shows them");
+        flags.push(u32::from_str_radix(line.trim(), 8).expect("octal"));
+    }
+    (!flags.is_empty()).then(|| flags.iter().all(|flags| flags & O_DSYNC != 0))
+}
+
 #[test]
 fn each_lone_write_is_flushed_before_it_is_acknowledged() {
     const WRITES: u64 = 100;
@@ -817,11 +950,18 @@ fn each_lone_write_is_flushed_before_it_is_acknowledged() {
     let mut client = server.client();
     client.call(&create("/a", None)).ok();
     wait_for("segments to be ready", || (segments_ready(&server) >= 3).then_some(()));
-    // Small ones: into one page fit thirty, so that a server that leaves flushing to the kernel writes less.
+    // Small ones: into one page fit thirty, so that a server that leaves writing to the kernel writes less. One that
+    // writes and does not flush is told by how it has opened its files.
+    assert_eq!(writes_are_durable(&server), Some(true));
     let before = write_bytes(&server);
     for write in 1..=WRITES {
         client.call(&set("/a", Some(b"small"))).ok();
         let written = write_bytes(&server) - before;
         assert!(written >= write * BLOCK_BYTES as u64, "{written} bytes after {write} acknowledged writes");
     }
+    assert_eq!(writes_are_durable(&server), Some(true));
+
+    let careless = Server::run("forceSync=no\n");
+    careless.client().call(&create("/a", None)).ok();
+    assert_eq!(writes_are_durable(&careless), Some(false));
 }
