@@ -4,8 +4,13 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FourLetter(&'static str);
 
-/// Those of Apache's that are answered. Any other is taken for a frame length, as by a server that lacks it.
-const KNOWN: [&str; 9] = ["conf", "dirs", "envi", "isro", "mntr", "ruok", "srvr", "stat", "wchs"];
+/// All of Apache's. Anything else is taken for a frame length.
+const KNOWN: [&str; 18] = [
+    "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "mntr", "ruok", "srst", "srvr", "stat",
+    "stmk", "wchc", "wchp", "wchs",
+];
+/// Those that this server can answer; the others are refused as if no whitelist had them.
+const ANSWERED: [&str; 9] = ["conf", "dirs", "envi", "isro", "mntr", "ruok", "srvr", "stat", "wchs"];
 /// What telnet sends when it is interrupted: answered with nothing.
 const TELNET_INTERRUPT: [u8; 4] = [0xff, 0xf4, 0xff, 0xfd];
 
@@ -23,9 +28,9 @@ impl FourLetter {
         self.0
     }
 
-    /// All words there are, but for telnet's.
-    pub fn all() -> impl Iterator<Item = FourLetter> {
-        KNOWN.into_iter().map(FourLetter)
+    /// The words that can be answered.
+    pub fn answered() -> impl Iterator<Item = FourLetter> {
+        ANSWERED.into_iter().map(FourLetter)
     }
 
     /// What is answered to a word that is not among the allowed.

@@ -295,7 +295,7 @@ fn settings(config: &Config, shard: usize, shards: usize) -> Settings {
         outstanding_max: (config.global_outstanding_limit as usize / shards).max(1),
         rules: rules(config),
         super_digest: config.super_digest.clone(),
-        four_letter_words: FourLetter::all().filter(|word| config.four_letter_words.allow(word.word())).collect(),
+        four_letter_words: FourLetter::answered().filter(|word| config.four_letter_words.allow(word.word())).collect(),
     }
 }
 

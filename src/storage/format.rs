@@ -333,6 +333,21 @@ mod tests {
         (header, bytes, starts)
     }
 
+    /// The layout is pinned: a segment that this release writes is, byte for byte, the one in the golden file. To change the
+    /// layout, change the version too, and write the file anew with RINGKEEPER_REWRITE_GOLDEN=1.
+    #[test]
+    fn the_layout_is_that_of_the_golden_file() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/native/ringlog.0000000000000003");
+        let (header, bytes, _) = segment(&[5, 0, 4000, 33]);
+        if std::env::var_os("RINGKEEPER_REWRITE_GOLDEN").is_some() {
+            std::fs::write(path, &bytes).unwrap();
+        }
+        let golden = std::fs::read(path).unwrap();
+        assert_eq!(SegmentHeader::read(&golden), Ok(header));
+        assert_eq!(zxids(&golden, &header).0, [11, 12, 13, 14]);
+        assert!(golden == bytes, "the bytes differ");
+    }
+
     fn zxids(bytes: &[u8], header: &SegmentHeader) -> (Vec<i64>, End) {
         let mut seen = Vec::new();
         let walk = walk(bytes, header, |record| {
