@@ -2,7 +2,7 @@
 //!
 //! One thread drives all connections, so that the server keeps the other cores: requests are templates patched in
 //! place ([`request`]), a connection's replies are checked where they were read ([`connection`]), and one wake-up of a
-//! connection costs one read and one write ([`worker`]). [`load`] is a run from beginning to end.
+//! connection costs one read and one write ([`worker`]). [`mod@load`] is a run from beginning to end.
 
 mod clock;
 mod connection;
