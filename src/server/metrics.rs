@@ -62,6 +62,11 @@ impl LogMetrics {
         }
     }
 
+    /// Flushes since the start.
+    pub fn flushes(&self) -> u64 {
+        self.flushes.load(Relaxed)
+    }
+
     /// So many writes became visible.
     pub fn committed(&self, count: u64) {
         self.commits.fetch_add(count, Relaxed);

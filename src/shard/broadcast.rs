@@ -175,6 +175,11 @@ impl Broadcast {
         Ok(())
     }
 
+    /// What is counted of the log.
+    pub fn metrics(&self) -> &Arc<LogMetrics> {
+        &self.metrics
+    }
+
     /// Bytes of transactions that were logged since the start.
     pub fn log_bytes(&self) -> u64 {
         self.logged_bytes.get()

@@ -7,10 +7,12 @@ use std::fs;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::broadcast::Broadcast;
 use crate::server::config::Config;
+use crate::server::metrics::LogMetrics;
 use crate::storage::apache_log;
 use crate::storage::error::StorageError;
 use crate::storage::log::Filled;
@@ -25,6 +27,8 @@ const SPARES_READY: usize = 2;
 const RECYCLED_MAX: usize = 8;
 /// Snapshots of which the log must be able to go on: what is older than the oldest of them may be recycled.
 const SNAPSHOTS_COVERED: usize = 3;
+/// A snapshot pauses this long after each chunk of 256 KiB while the log is busy: it takes 64 MiB a second at the most.
+const CHUNK_PAUSE: Duration = Duration::from_millis(4);
 /// After a failure, a full disk most likely, this long until the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -134,7 +138,8 @@ impl Upkeep {
 
     async fn snapshot(&self, source: SnapshotSource) -> Result<(), StorageError> {
         let dir = self.snapshot_dir.clone();
-        blocking(move || snapshot::write(&dir, &source, |_| {})).await?;
+        let metrics = Arc::clone(self.broadcast.metrics());
+        blocking(move || snapshot::write(&dir, &source, leave_disk_to_flushes(&metrics))).await?;
         let dir = self.snapshot_dir.clone();
         let kept = blocking(move || snapshot::list(&dir)).await?;
         if let Some(oldest) = kept.get(SNAPSHOTS_COVERED - 1) {
@@ -217,6 +222,17 @@ fn purge_once(snapshot_dir: &Path, log_dir: &Path, keep: usize) -> Result<(), St
     }
     tracing::info!("Purge task completed.");
     Ok(())
+}
+
+/// Called after each chunk of a snapshot: pauses while the log is being flushed, so that writers keep most of the disk.
+fn leave_disk_to_flushes(metrics: &LogMetrics) -> impl FnMut(snapshot::Progress) {
+    let mut flushes = metrics.flushes();
+    move |_| {
+        let before = std::mem::replace(&mut flushes, metrics.flushes());
+        if flushes != before {
+            std::thread::sleep(CHUNK_PAUSE);
+        }
+    }
 }
 
 /// Runs what blocks on a helper thread.
