@@ -124,6 +124,10 @@ pub enum Kind {
     Link = 2,
 }
 
+/// How far behind the end of the good records one is looked for that says that they do not end there. What is not durable is
+/// two batches at the most (`group_commit::BATCH_BYTES_MAX` and a record each), so a later record stands within this.
+const WITNESS_BYTES: u64 = 16 << 20;
+
 /// Length of a record's header.
 pub const RECORD_HEADER_BYTES: usize = size_of::<RecordHeader>();
 
@@ -260,7 +264,7 @@ pub fn walk<'a, E>(
         link = Link { end: position + record_bytes(payload.len()) as u64, crc: record.crc.get(), zxid };
     }
     // Only a record of this use of the file can be a witness: the salt is in its checksum.
-    let positions = (link.end..segment.len() as u64).step_by(RECORD_ALIGN);
+    let positions = (link.end..link.end.saturating_add(WITNESS_BYTES).min(segment.len() as u64)).step_by(RECORD_ALIGN);
     for witness in positions {
         if let Some((record, _)) = record_at(segment, salt, witness)
             && record.durable.get() > link.end

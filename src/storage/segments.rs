@@ -90,6 +90,7 @@ pub fn prepare(
     }
     // What was written must not stay in the page cache: the flushes go past it.
     let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+    drop(file);
     fs::rename(&unready, &ready).map_err(at("rename"))?;
     sync_dir(dir)?;
     Ok(Spare { sequence, salt, bytes })
