@@ -42,7 +42,10 @@ fn start(cli: &Cli) -> Result<u8, Box<dyn std::error::Error>> {
         eprintln!("{}: ringkeeper.logLevel = {}: no level or filter", path.display(), config.trace_filter);
         return Ok(2);
     };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout()));
     match config.trace_format {
         TraceFormat::Text => subscriber.init(),
         TraceFormat::Json => subscriber.json().init(),
