@@ -33,6 +33,11 @@ impl FourLetter {
         ANSWERED.into_iter().map(FourLetter)
     }
 
+    /// Whether the answer holds sizes of files.
+    pub fn looks_at_files(self) -> bool {
+        matches!(self.0, "conf" | "dirs")
+    }
+
     /// What is answered to a word that is not among the allowed.
     pub(super) fn refusal(self, allowed: &[FourLetter]) -> Option<String> {
         let refused = !allowed.contains(&self);

@@ -17,7 +17,7 @@ pub mod auth;
 mod four_letter;
 mod state;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -125,7 +125,8 @@ pub struct Cnxns {
     by_session: HashMap<SessionId, Slot, BuildHasherDefault<SipHasher13>>,
     /// Requests with an xid above 0 that wait for their reply.
     outstanding: usize,
-    heard: BTreeMap<SessionId, Instant>,
+    /// When touches were last handed on: of what was heard since, the ordering shard does not know yet.
+    touched: Instant,
     asks: Vec<Ask>,
     ready: Vec<Slot>,
     texts: Vec<(CnxnId, FourLetter)>,
@@ -144,7 +145,7 @@ impl Cnxns {
             generations: Vec::new(),
             by_session: HashMap::default(),
             outstanding: 0,
-            heard: BTreeMap::new(),
+            touched: Instant(0),
             asks: Vec::new(),
             ready: Vec::new(),
             texts: Vec::new(),
@@ -209,8 +210,10 @@ impl Cnxns {
     pub fn disconnected(&mut self, id: CnxnId) {
         let Some(cnxn) = self.get(id) else { return };
         let waiting = cnxn.outstanding();
+        let heard = cnxn.heard_since(self.touched);
         let session = cnxn.session();
         self.outstanding -= waiting;
+        self.asks.extend(heard.map(|heard| Ask::Touch(vec![heard])));
         if let Some(session) = session
             && self.by_session.get(&session) == Some(&id.slot)
         {
@@ -320,9 +323,12 @@ impl Cnxns {
     /// Does what time brings: tells which sessions were heard of, closes connections that never shook hands or
     /// have fallen silent. To be called a few times a second.
     pub fn tick(&mut self, now: Instant) {
-        if !self.heard.is_empty() {
-            self.asks.push(Ask::Touch(std::mem::take(&mut self.heard).into_iter().collect()));
+        let heard: Vec<(SessionId, Instant)> =
+            self.slots.iter().flatten().filter_map(|cnxn| cnxn.heard_since(self.touched)).collect();
+        if !heard.is_empty() {
+            self.asks.push(Ask::Touch(heard));
         }
+        self.touched = now;
         let sessionless_ms = self.settings.sessionless_timeout_ms;
         for cnxn in self.slots.iter_mut().flatten().filter(|cnxn| cnxn.close.is_none()) {
             let silent_ms = now.since_ms(cnxn.heard);
@@ -391,7 +397,6 @@ impl Cnxns {
         match cnxn.phase {
             Phase::New => self.shake_hands(id, &frame),
             Phase::Established { session, .. } => {
-                self.heard.insert(session, now);
                 self.request(now, id, session, frame);
             }
             Phase::Shaking { .. } | Phase::Asked => unreachable!("frames of such a connection are not looked at"),
@@ -459,11 +464,10 @@ impl Cnxns {
             }
             Some(op) if op != OpCode::Check => {
                 let cnxn = self.get_mut(id).expect("looked up by the caller");
+                let ids = Arc::clone(&cnxn.ids);
                 if cnxn.pending.is_empty() {
-                    let ids = Arc::clone(&cnxn.ids);
                     self.answer_read(now, now, id.slot, header.xid, op, body, &ids, None);
                 } else {
-                    let ids = Arc::clone(&cnxn.ids);
                     let body = frame.slice_ref(body);
                     self.wait(id, Pending::Read { xid: header.xid, op, body, ids, since: now });
                 }

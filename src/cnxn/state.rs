@@ -180,6 +180,11 @@ impl Cnxn {
         }
     }
 
+    /// The session and when it was last heard of, if that was not before `since`.
+    pub(super) fn heard_since(&self, since: Instant) -> Option<(SessionId, Instant)> {
+        self.session().filter(|_| self.heard >= since).map(|session| (session, self.heard))
+    }
+
     pub(super) fn outstanding(&self) -> usize {
         self.pending.iter().filter(|pending| pending.counts()).count()
     }

@@ -52,6 +52,19 @@ impl Shared {
     }
 }
 
+/// Bytes of all files in the data directories.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct DirSizes {
+    snapshots: u64,
+    logs: u64,
+}
+
+impl DirSizes {
+    fn text(self) -> String {
+        format!("datadir_size: {}\nlogdir_size: {}\n", self.snapshots, self.logs)
+    }
+}
+
 /// One shard's view of them.
 pub struct Admin {
     shared: Arc<Shared>,
@@ -88,7 +101,9 @@ impl Admin {
     }
 
     /// The answer to a word.
-    pub fn answer(&self, word: FourLetter, cnxns: &Cnxns) -> Vec<u8> {
+    ///
+    /// `sizes` are used by those that look at files only.
+    pub fn answer(&self, word: FourLetter, cnxns: &Cnxns, sizes: DirSizes) -> Vec<u8> {
         self.publish(cnxns);
         let mut total = Report::default();
         for (i, report) in self.shared.reports.iter().enumerate() {
@@ -104,8 +119,8 @@ impl Admin {
             "srvr" => self.srvr(&total).into_bytes(),
             "stat" => self.stat(&total).into_bytes(),
             "mntr" => self.mntr(&total).into_bytes(),
-            "conf" => self.conf().into_bytes(),
-            "dirs" => self.dirs().into_bytes(),
+            "conf" => self.conf(sizes).into_bytes(),
+            "dirs" => sizes.text().into_bytes(),
             "envi" => environment().into_bytes(),
             "wchs" => total.watch_summary().into_bytes(),
             _ => Vec::new(),
@@ -158,12 +173,13 @@ impl Admin {
         text
     }
 
-    fn dirs(&self) -> String {
+    /// Finds out how much the data directories hold. The work blocks: it is for a helper thread.
+    pub fn look_at_files(&self) -> impl FnOnce() -> DirSizes + Send + 'static {
         let (snapshots, logs) = (self.shared.config.snapshot_dir(), self.shared.config.log_dir());
-        format!("datadir_size: {}\nlogdir_size: {}\n", dir_bytes(&snapshots), dir_bytes(&logs))
+        move || DirSizes { snapshots: dir_bytes(&snapshots), logs: dir_bytes(&logs) }
     }
 
-    fn conf(&self) -> String {
+    fn conf(&self, sizes: DirSizes) -> String {
         let c = &self.shared.config;
         let port = c.client_addr.as_ref().map_or(-1, |addr| i32::from(addr.port));
         let (snapshots, logs) = (c.snapshot_dir(), c.log_dir());
@@ -172,9 +188,9 @@ impl Admin {
              tickTime={}\nmaxClientCnxns={}\nminSessionTimeout={}\nmaxSessionTimeout={}\nclientPortListenBacklog={}\n\
              serverId=0\n",
             snapshots.display(),
-            dir_bytes(&snapshots),
+            sizes.snapshots,
             logs.display(),
-            dir_bytes(&logs),
+            sizes.logs,
             c.tick_time.as_millis(),
             c.max_client_cnxns.unwrap_or(0),
             c.min_session_timeout.as_millis(),

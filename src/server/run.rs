@@ -319,6 +319,7 @@ async fn run_clients(remote: RemoteShard, tree: Tree, shared: Arc<Shared>, clock
 /// Sets a client shard's clock going and lets its connections come.
 async fn start_clients(shard: &Rc<ClientShard>, access: Access) {
     glommio::spawn_local(Rc::clone(shard).tick()).detach();
+    glommio::spawn_local(Rc::clone(shard).answer_slow_words()).detach();
     if let Some(receiver) = access.handed_over {
         let receiver = receiver.connect().await;
         let taker = Rc::clone(shard);

@@ -59,6 +59,8 @@ pub struct Broadcast {
     pub segment_wanted: Notify,
     /// Told when something was committed, for those who wait to see how far it is.
     pub committed_some: Notify,
+    /// Segments that were ready and too small for a record, to be used again.
+    passed_over: RefCell<Vec<Spare>>,
     /// Room that the next record needs, if it does not fit into a segment of the usual size.
     wanted_segment_bytes: Cell<u64>,
 }
@@ -95,6 +97,7 @@ impl Broadcast {
             fatal,
             segment_wanted: Notify::default(),
             committed_some: Notify::default(),
+            passed_over: RefCell::default(),
             wanted_segment_bytes: Cell::new(0),
         }
     }
@@ -118,13 +121,7 @@ impl Broadcast {
     pub async fn run(self: Rc<Self>) {
         loop {
             let first = self.asks.next().await;
-            let mut turn = vec![first];
-            turn.extend(std::iter::from_fn(|| self.asks.pop()).take(ASKS_PER_TURN_MAX - 1));
-            if self.is_stalled() {
-                self.order_what_needs_no_log(turn);
-            } else {
-                self.order(turn);
-            }
+            self.order(first);
             self.hand_on();
         }
     }
@@ -150,21 +147,20 @@ impl Broadcast {
         !self.unlogged.borrow().is_empty()
     }
 
-    fn order(&self, asks: impl IntoIterator<Item = Ask>) {
+    /// Orders what has been asked, up to a limit. While there is no segment to write to, what would be logged waits for one, in
+    /// order, and the rest goes on. How much waits is bounded by what clients may have outstanding.
+    fn order(&self, first: Ask) {
         let (now, wall) = (self.clock.now(), self.clock.wall());
+        let stalled = self.is_stalled();
         let mut pipeline = self.pipeline.borrow_mut();
-        for ask in asks {
-            pipeline.handle(now, wall, ask);
+        let others = std::iter::from_fn(|| self.asks.pop()).take(ASKS_PER_TURN_MAX - 1);
+        for ask in std::iter::once(first).chain(others) {
+            if stalled && matches!(ask, Ask::Write(_) | Ask::OpenSession { .. }) {
+                self.held.borrow_mut().push_back(ask);
+            } else {
+                pipeline.handle(now, wall, ask);
+            }
         }
-    }
-
-    /// There is no segment to write to: what would be logged waits for one, in order, and the rest goes on. How much waits is
-    /// bounded by what clients may have outstanding.
-    fn order_what_needs_no_log(&self, asks: Vec<Ask>) {
-        let (held, others): (Vec<Ask>, Vec<Ask>) =
-            asks.into_iter().partition(|ask| matches!(ask, Ask::Write(_) | Ask::OpenSession { .. }));
-        self.held.borrow_mut().extend(held);
-        self.order(others);
     }
 
     /// Hands over a segment that is ready for use, and opens it.
@@ -183,6 +179,11 @@ impl Broadcast {
     /// Bytes of transactions that were logged since the start.
     pub fn log_bytes(&self) -> u64 {
         self.logged_bytes.get()
+    }
+
+    /// Segments that were passed over since the last call.
+    pub fn take_passed_over(&self) -> Vec<Spare> {
+        self.passed_over.take()
     }
 
     /// See the field.
@@ -238,7 +239,7 @@ impl Broadcast {
                 if !log.fits(payload.len()) {
                     self.wanted_segment_bytes.set(format::segment_bytes_for(payload.len()));
                     // What is ready and too small for it would be in its way.
-                    while log.drop_small_spare().is_some() {}
+                    self.passed_over.borrow_mut().extend(std::iter::from_fn(|| log.pass_over_spare()));
                     self.segment_wanted.notify();
                     return;
                 }

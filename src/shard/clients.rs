@@ -16,9 +16,9 @@ use glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
 
 use super::clock::Clock;
 use super::mesh::Queue;
-use crate::cnxn::{CloseReason, Cnxns, Progress};
+use crate::cnxn::{CloseReason, Cnxns, FourLetter, OUTPUT_PAUSE_BYTES, Progress};
 use crate::request::pipeline::{Answer, Ask, CommitBatch};
-use crate::server::admin::Admin;
+use crate::server::admin::{Admin, DirSizes};
 use crate::types::CnxnId;
 
 /// How often [`Cnxns::tick`] runs; touches of sessions are this old at most when they are handed on.
@@ -46,12 +46,20 @@ pub struct ClientShard {
     asks: Rc<Queue<Ask>>,
     clock: Clock,
     admin: Rc<Admin>,
+    slow_words: Queue<(CnxnId, FourLetter)>,
 }
 
 impl ClientShard {
     /// A shard without connections. `asks` leads to the ordering shard.
     pub fn new(cnxns: Cnxns, asks: Rc<Queue<Ask>>, clock: Clock, admin: Rc<Admin>) -> ClientShard {
-        ClientShard { cnxns: RefCell::new(cnxns), wakers: RefCell::default(), asks, clock, admin }
+        ClientShard {
+            cnxns: RefCell::new(cnxns),
+            wakers: RefCell::default(),
+            asks,
+            clock,
+            admin,
+            slow_words: Queue::default(),
+        }
     }
 
     /// The connections.
@@ -99,6 +107,18 @@ impl ClientShard {
             glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
             self.cnxns.borrow_mut().tick(self.clock.now());
             self.admin.publish(&self.cnxns.borrow());
+            self.hand_on(None);
+        }
+    }
+
+    /// Answers the words that look at files, which may block, one after the other, for ever.
+    pub async fn answer_slow_words(self: Rc<Self>) {
+        loop {
+            let (id, word) = self.slow_words.next().await;
+            let look = self.admin.look_at_files();
+            let sizes = glommio::executor().spawn_blocking(look).await;
+            let text = self.admin.answer(word, &self.cnxns.borrow(), sizes);
+            self.cnxns.borrow_mut().answer_text(id, &text);
             self.hand_on(None);
         }
     }
@@ -162,9 +182,18 @@ impl ClientShard {
     /// Moves on what the connections have produced: requests to the ordering shard, wake-ups to those with output,
     /// four-letter words to whoever answers them. `me` is being served and needs no wake-up.
     fn hand_on(&self, me: Option<CnxnId>) {
-        let (asks, ready, texts) = {
+        let texts = self.cnxns.borrow_mut().take_texts();
+        for (id, word) in texts {
+            if word.looks_at_files() {
+                self.slow_words.push((id, word));
+            } else {
+                let text = self.admin.answer(word, &self.cnxns.borrow(), DirSizes::default());
+                self.cnxns.borrow_mut().answer_text(id, &text);
+            }
+        }
+        let (asks, ready) = {
             let mut cnxns = self.cnxns.borrow_mut();
-            (cnxns.take_asks(), cnxns.take_ready(), cnxns.take_texts())
+            (cnxns.take_asks(), cnxns.take_ready())
         };
         if !asks.is_empty() {
             self.asks.extend(asks);
@@ -173,17 +202,6 @@ impl ClientShard {
         for slot in ready {
             if me.is_none_or(|me| me.slot != slot)
                 && let Some(Some(waker)) = wakers.get(slot as usize)
-            {
-                waker.wake_by_ref();
-            }
-        }
-        drop(wakers);
-        for (id, word) in texts {
-            let text = self.admin.answer(word, &self.cnxns.borrow());
-            self.cnxns.borrow_mut().answer_text(id, &text);
-            self.cnxns.borrow_mut().take_ready();
-            if me.is_none_or(|me| me != id)
-                && let Some(Some(waker)) = self.wakers.borrow().get(id.slot as usize)
             {
                 waker.wake_by_ref();
             }
@@ -254,6 +272,10 @@ impl Conversation {
         loop {
             if self.sent == self.output.len() {
                 self.output.clear();
+                if self.output.capacity() > OUTPUT_PAUSE_BYTES {
+                    // A large reply's memory is not kept for the life of the connection.
+                    self.output = Vec::new();
+                }
                 self.sent = 0;
                 let close = shard.cnxns.borrow_mut().take_output(id, &mut self.output);
                 if self.output.is_empty() {

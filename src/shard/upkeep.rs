@@ -173,6 +173,8 @@ impl Upkeep {
     }
 
     async fn note_filled(&self) {
+        let passed_over = self.broadcast.take_passed_over();
+        self.recyclable.borrow_mut().extend(passed_over.iter().map(|spare| (spare.sequence, spare.bytes)));
         let filled = self.broadcast.log().borrow_mut().take_filled();
         if filled.is_empty() {
             return;

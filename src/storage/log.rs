@@ -94,8 +94,8 @@ impl Log {
             || self.spares.front().is_some_and(|spare| format::segment_bytes_for(payload_bytes) <= spare.bytes)
     }
 
-    /// Takes away a spare that is too small for the next record, so that a larger one can come.
-    pub fn drop_small_spare(&mut self) -> Option<Spare> {
+    /// Gives back a spare that is too small for the next record, so that a larger one can come.
+    pub fn pass_over_spare(&mut self) -> Option<Spare> {
         self.spares.pop_front()
     }
 
