@@ -14,6 +14,8 @@ pub mod request;
 
 pub mod cnxn;
 
+pub mod zab;
+
 pub mod server;
 pub mod shard;
 pub mod storage;

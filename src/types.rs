@@ -35,6 +35,42 @@ impl Zxid {
     }
 }
 
+/// A leader's term: the high 32 bits of its zxids. Epochs only grow; 0 is that of an ensemble that never had a leader.
+///
+/// Apache keeps it in a `long` with -1 for "none yet"; here that is `Option<Epoch>`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Epoch(pub u32);
+
+impl Epoch {
+    /// The zxid of the epoch's NEWLEADER, counter 0, which no transaction has.
+    pub fn zxid(self) -> Zxid {
+        Zxid(i64::from(self.0) << 32)
+    }
+
+    /// The epoch after this one. Panics at the last of 2^32, which an ensemble that elects a leader each second
+    /// reaches after 136 years.
+    pub fn next(self) -> Epoch {
+        Epoch(self.0.checked_add(1).expect("the epochs are used up"))
+    }
+}
+
+/// The id of a server of an ensemble: the number in `server.N` and in the file `myid`, practically 1 to 255.
+///
+/// On the wire it is a `long`, and it is compared as one. Apache's messages call it `sid`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ServerId(pub i64);
+
+impl ServerId {
+    /// Whom a server without a vote votes for: nobody, since no server has this id. -2^63 on the wire.
+    pub const NOBODY: ServerId = ServerId(i64::MIN);
+}
+
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// A session id: never 0 for a live session. Prints as `0x…` in lower-case hex.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SessionId(pub i64);
@@ -95,4 +131,5 @@ macro_rules! hex_fmt {
     };
 }
 hex_fmt!(Zxid);
+hex_fmt!(Epoch);
 hex_fmt!(SessionId);

@@ -69,7 +69,7 @@ fn has_word(line: &str, word: &str) -> bool {
 }
 
 /// Modules without I/O, clocks, threads or chance.
-const CORE: [&str; 7] = ["types", "jute", "proto", "tree", "session", "request", "cnxn"];
+const CORE: [&str; 8] = ["types", "jute", "proto", "tree", "session", "request", "cnxn", "zab"];
 const STORAGE_CORE: [&str; 4] = ["format", "group_commit", "log", "snapshot_format"];
 
 fn is_core(module: &str) -> bool {
@@ -139,7 +139,7 @@ fn unsafe_stands_where_it_is_allowed_and_says_why() {
 /// The order of modules: each may use itself and those before it. What one line names may use each other.
 ///
 /// `server` is in two: the shards read the configuration and answer what operators ask, and are assembled by the rest.
-const ORDER: [&[&str]; 11] = [
+const ORDER: [&[&str]; 12] = [
     &["types"],
     &["jute"],
     &["proto"],
@@ -147,6 +147,7 @@ const ORDER: [&[&str]; 11] = [
     &["session"],
     &["request"],
     &["cnxn"],
+    &["zab"],
     &["storage"],
     &["server::config", "server::placement", "server::metrics", "server::admin"],
     &["shard"],

@@ -46,6 +46,8 @@ pub use environment::{Environment, Flag, allowed_cores};
 pub use error::{ConfigError, DirKind, InvalidValue, Place, StartError, Warning};
 pub use outline::Outline;
 
+pub use crate::zab::quorum::PeerType;
+
 /// Everything that is configured, in types that cannot hold what is not allowed.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -169,26 +171,6 @@ impl ClientAddr {
             None => vec![Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()],
         };
         ips.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect()
-    }
-}
-
-/// Role of a server in an ensemble.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerType {
-    /// It votes.
-    Participant,
-    /// It follows without a vote.
-    Observer,
-}
-
-impl PeerType {
-    /// Reads the word of zoo.cfg, in any case.
-    pub fn from_word(word: &str) -> Option<PeerType> {
-        match word.to_ascii_lowercase().as_str() {
-            "participant" => Some(PeerType::Participant),
-            "observer" => Some(PeerType::Observer),
-            _ => None,
-        }
     }
 }
 

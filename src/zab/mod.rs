@@ -1,0 +1,7 @@
+//! The ensemble's protocol as pure state machines: election, discovery, synchronization and broadcast.
+//!
+//! Each takes events with the time at which they happen, and answers with effects that a driver carries out in order.
+
+pub mod member;
+pub mod quorum;
+pub mod types;
