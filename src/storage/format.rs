@@ -128,6 +128,9 @@ pub enum Kind {
 /// two batches at the most (`group_commit::BATCH_BYTES_MAX` and a record each), so a later record stands within this.
 const WITNESS_BYTES: u64 = 16 << 20;
 
+/// How much of a segment [`link_of`] looks at: the header's block, and the link behind it.
+pub const HEAD_BYTES: usize = FIRST_RECORD as usize + RECORD_HEADER_BYTES + LINK_BYTES;
+
 /// Length of a record's header.
 pub const RECORD_HEADER_BYTES: usize = size_of::<RecordHeader>();
 
@@ -274,6 +277,14 @@ pub fn walk<'a, E>(
         }
     }
     Ok(Walk { previous, end: End::Clean(link), torn: torn_record(segment, link) })
+}
+
+/// What the first record of a segment says of the log before it. `None` if the segment was never used, or if its header or
+/// that record is damaged. `head` is the first [`HEAD_BYTES`] of segment `sequence`, or more.
+pub fn link_of(head: &[u8], sequence: u64) -> Option<Link> {
+    let header = SegmentHeader::read(head).ok().filter(|header| header.sequence() == sequence)?;
+    let (record, payload) = record_at(head, header.salt(), FIRST_RECORD)?;
+    Link::read(payload).filter(|_| record.kind.get() == Kind::Link as u32)
 }
 
 /// Whether the start of the next record is there. What an earlier use of the file left does not name the checksum that

@@ -124,18 +124,22 @@ fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
 
 /// Applies to `data_tree` all transactions in the log that are newer than it.
 ///
-/// Refuses a log with damage below a durable position, with a segment missing, or that begins after the tree ends.
+/// Refuses a log with damage below a durable position, with a segment missing, or that begins after the tree ends. Of
+/// segments that hold nothing newer than the tree, no more than the head is read, and nothing wrong with them matters.
 pub fn recover(dir: &Path, data_tree: &mut DataTree) -> Result<Recovered, StorageError> {
     let start = data_tree.tree().zxid();
+    let segments = list(dir)?;
+    let covered = covered(&segments, start)?;
+    let needed = segments.into_iter().skip(covered.len());
     let mut recovered = Recovered {
-        filled: Vec::new(),
+        filled: covered,
         spares: Vec::new(),
         end: Link { zxid: start, ..Link::default() },
         applied: 0,
         torn: None,
     };
     let mut before: Option<(u64, PathBuf, Link)> = None;
-    for (sequence, path) in list(dir)? {
+    for (sequence, path) in needed {
         let map = MappedFile::open(&path).map_err(|source| StorageError::Io {
             operation: "map",
             path: path.clone(),
@@ -182,8 +186,7 @@ pub fn recover(dir: &Path, data_tree: &mut DataTree) -> Result<Recovered, Storag
             continue;
         };
         match &before {
-            // What the snapshot holds may be missing: segments with nothing else are used again, in no order.
-            Some((number, path, link)) if *link != previous && previous.zxid > start => {
+            Some((number, path, link)) if *link != previous => {
                 let what = format!(
                     "segment {number:x} ends at byte {} with {}, but segment {sequence:x} goes on from byte {} with {}",
                     link.end, link.zxid, previous.end, previous.zxid
@@ -213,6 +216,39 @@ pub fn recover(dir: &Path, data_tree: &mut DataTree) -> Result<Recovered, Storag
     Ok(recovered)
 }
 
+/// The first of these segments, those that hold nothing later than `start`.
+///
+/// A segment's link says after which transaction it goes on, so the first that is needed is the last one that goes on after
+/// `start` or an earlier transaction, and all before it are not. Where a link cannot be read, the segment is taken for one
+/// that says nothing: at worst more is read than is needed.
+fn covered(segments: &[(u64, PathBuf)], start: Zxid) -> Result<Vec<Filled>, StorageError> {
+    let heads = segments.iter().map(|(sequence, path)| read_head(*sequence, path));
+    let heads: Vec<(Option<Link>, u64)> = heads.collect::<Result<_, _>>()?;
+    let link = |at: usize| heads[at].0;
+    let Some(needed) = (0..heads.len()).rfind(|at| link(*at).is_some_and(|link| link.zxid <= start)) else {
+        return Ok(Vec::new());
+    };
+    let mut last = link(needed).map_or(start, |link| link.zxid);
+    let mut covered = Vec::with_capacity(needed);
+    for at in (0..needed).rev() {
+        let before = link(at).map_or(last, |link| link.zxid.min(last));
+        covered.push(Filled { sequence: segments[at].0, before, last, bytes: heads[at].1 });
+        last = before;
+    }
+    covered.reverse();
+    Ok(covered)
+}
+
+/// A segment's link, if it has one that can be read, and the size of its file.
+fn read_head(sequence: u64, path: &Path) -> Result<(Option<Link>, u64), StorageError> {
+    let file = File::open(path).map_err(StorageError::io("open", path))?;
+    let bytes = file.metadata().map_err(StorageError::io("look at", path))?.len();
+    let mut head = [0; format::HEAD_BYTES];
+    // What cannot be read here is told where it is needed.
+    let link = file.read_exact_at(&mut head, 0).ok().and_then(|()| format::link_of(&head, sequence));
+    Ok((link, bytes))
+}
+
 fn damaged(path: &Path, offset: u64, what: String) -> StorageError {
     StorageError::Damaged {
         path: path.to_owned(),
@@ -228,4 +264,110 @@ fn damaged(path: &Path, offset: u64, what: String) -> StorageError {
 /// Size of a segment's file for a configured size: whole blocks, and room for something.
 pub fn file_bytes(configured: u64) -> u64 {
     configured.max(16 * BLOCK_BYTES as u64).next_multiple_of(BLOCK_BYTES as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::txn::{Txn, TxnHeader};
+    use crate::storage::format::FIRST_RECORD;
+    use crate::storage::log::Log;
+    use crate::storage::testing::TempDir;
+    use crate::types::{SessionId, WallMs};
+
+    const SEGMENT_BYTES: u64 = 2 * BLOCK_BYTES as u64;
+
+    fn open_session(zxid: i64) -> (TxnHeader, Txn) {
+        let header = TxnHeader { session: SessionId(zxid), cxid: 0, zxid: Zxid(zxid), time: WallMs(1) };
+        (header, Txn::CreateSession { timeout_ms: 1000 })
+    }
+
+    /// The state after transactions 1 to `last`, each of which opens a session.
+    fn state(last: i64) -> DataTree {
+        let mut data_tree = DataTree::new();
+        for (header, txn) in (1..=last).map(open_session) {
+            data_tree.apply(&header, &txn);
+        }
+        data_tree
+    }
+
+    /// Writes these transactions to segments of that directory.
+    fn write_log(dir: &Path, last: i64) {
+        let mut log = Log::new(Link::default(), 1);
+        let mut sequence = 0;
+        let mut digests = DataTree::new();
+        for (header, txn) in (1..=last).map(open_session) {
+            digests.apply(&header, &txn);
+            let mut payload = Vec::new();
+            LoggedTxn::encode_parts(&mut payload, &header, &txn, Some(digests.tree().digest()));
+            if !log.fits(payload.len()) {
+                sequence += 1;
+                log.add_spare(prepare(dir, sequence, SEGMENT_BYTES, sequence, None).unwrap());
+            }
+            log.append(header.zxid, &payload);
+            let batch = log.start_flush().unwrap();
+            let file = OpenOptions::new().write(true).open(path(dir, batch.segment)).unwrap();
+            file.write_all_at(&batch.bytes, batch.position).unwrap();
+            log.flushed(batch);
+        }
+    }
+
+    /// Recovers from the state after `snapshot`; the zxid it comes to, or the file and byte of the damage.
+    fn recovered(dir: &Path, snapshot: i64) -> Result<Recovered, (String, u64)> {
+        let mut data_tree = state(snapshot);
+        match recover(dir, &mut data_tree) {
+            Ok(recovered) => {
+                assert_eq!(recovered.applied as i64, data_tree.tree().zxid().0 - snapshot);
+                assert_eq!(data_tree.sessions().len() as i64, data_tree.tree().zxid().0);
+                Ok(recovered)
+            }
+            Err(StorageError::Damaged { path, offset, .. }) => {
+                Err((path.file_name().unwrap().to_str().unwrap().to_owned(), offset))
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// A log of 300 transactions, and what is in its segments: (before, last), but for the last one's.
+    fn log_of_300(test: &str) -> (TempDir, Vec<(i64, i64)>) {
+        let dir = TempDir::new(&format!("segments-{test}"));
+        write_log(dir.path(), 300);
+        let filled = recovered(dir.path(), 0).unwrap().filled;
+        let held: Vec<(i64, i64)> = filled.iter().map(|filled| (filled.before.0, filled.last.0)).collect();
+        assert!(held.len() > 3 && held.last().unwrap().1 == 300, "{held:?}");
+        (dir, held)
+    }
+
+    #[test]
+    fn segments_that_the_snapshot_covers_are_told_by_the_links() {
+        let (dir, held) = log_of_300("covered");
+        for snapshot in 0..=300 {
+            let recovered = recovered(dir.path(), snapshot).unwrap();
+            let found: Vec<(i64, i64)> =
+                recovered.filled.iter().map(|filled| (filled.before.0, filled.last.0)).collect();
+            assert_eq!(found, held, "from a snapshot at {snapshot}");
+            assert_eq!(recovered.end.zxid, Zxid(300));
+        }
+    }
+
+    #[test]
+    fn damage_that_a_snapshot_covers_does_not_keep_the_server_from_starting() {
+        let (dir, held) = log_of_300("damage");
+        let last_of_first = held[0].1;
+        let first = path(dir.path(), 1);
+        let whole = fs::read(&first).unwrap();
+        // In the header, in the link, in the first transaction.
+        for byte in [9, FIRST_RECORD + 40, FIRST_RECORD + 100] {
+            let mut bytes = whole.clone();
+            bytes[byte as usize] ^= 1;
+            fs::write(&first, bytes).unwrap();
+            let (file, offset) = recovered(dir.path(), 0).expect_err("nothing covers it");
+            assert!(file == "ringlog.0000000000000001" && offset <= byte, "{file} {offset}");
+            recovered(dir.path(), last_of_first - 1).expect_err("its last transaction is not covered");
+            let filled = recovered(dir.path(), last_of_first).unwrap().filled;
+            assert_eq!((filled[0].sequence, filled[0].last.0), (1, last_of_first), "it can be recycled all the same");
+        }
+        fs::write(&first, whole).unwrap();
+        recovered(dir.path(), 0).unwrap();
+    }
 }
