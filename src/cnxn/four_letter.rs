@@ -28,6 +28,11 @@ impl FourLetter {
         self.0
     }
 
+    /// All that there are.
+    pub fn all() -> impl Iterator<Item = FourLetter> {
+        KNOWN.into_iter().map(FourLetter)
+    }
+
     /// The words that can be answered.
     pub fn answered() -> impl Iterator<Item = FourLetter> {
         ANSWERED.into_iter().map(FourLetter)

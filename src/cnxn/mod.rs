@@ -70,6 +70,8 @@ pub struct Settings {
     pub rules: Rules,
     /// `DigestAuthenticationProvider.superDigest`.
     pub super_digest: Option<String>,
+    /// `enforce.auth.schemes`; empty if nothing is enforced.
+    pub enforced_auth_schemes: Vec<String>,
     /// The four-letter words that `4lw.commands.whitelist` allows.
     pub four_letter_words: Vec<FourLetter>,
 }
@@ -298,6 +300,13 @@ impl Cnxns {
                 *waiting.expect("each sync is answered once") = true;
                 self.answer_reads(now, cnxn.slot, None);
             }
+            Answer::Replied(committed) => {
+                let mut answered = Vec::new();
+                self.commit(now, committed, &mut answered);
+                for slot in answered {
+                    self.answer_reads(now, slot, None);
+                }
+            }
             Answer::Close(cnxn) => self.close(*cnxn, CloseReason::SessionMoved),
         }
     }
@@ -445,6 +454,10 @@ impl Cnxns {
             return self.close(id, CloseReason::BadRequest);
         };
         let body = r.rest();
+        if !matches!(OpCode::from_wire(header.op), Some(OpCode::Auth | OpCode::Sasl)) && !self.has_shown_enough(id) {
+            self.put_header(id, header.xid, Zxid::ZERO, ErrorCode::SessionClosedRequireSaslAuth.code());
+            return self.close(id, CloseReason::AuthRequired);
+        }
         match OpCode::from_wire(header.op) {
             Some(OpCode::Ping) => self.put_header(id, XID_PING, self.tree.zxid(), 0),
             Some(OpCode::Auth) => self.authenticate(id, header.xid, body),
@@ -477,6 +490,13 @@ impl Cnxns {
                 self.close(id, CloseReason::UnknownOperation(header.op));
             }
         }
+    }
+
+    /// Whether the connection has an identity that `enforce.auth.schemes` asks for.
+    fn has_shown_enough(&self, id: CnxnId) -> bool {
+        let schemes = &self.settings.enforced_auth_schemes;
+        let ids = || self.get(id).into_iter().flat_map(|cnxn| cnxn.ids.iter());
+        schemes.is_empty() || ids().any(|id| schemes.contains(&id.scheme))
     }
 
     fn wait(&mut self, id: CnxnId, pending: Pending) {

@@ -103,6 +103,8 @@ pub enum CloseReason {
     UnknownOperation(i32),
     /// An auth packet was refused.
     AuthFailed,
+    /// It asked for something before it showed who it is, as `enforce.auth.enabled` demands.
+    AuthRequired,
     /// A four-letter word was answered.
     FourLetter,
     /// Nothing came for longer than the session's timeout.
@@ -131,6 +133,7 @@ impl fmt::Display for CloseReason {
             CloseReason::SessionClosed => write!(f, "its session is closed"),
             CloseReason::UnknownOperation(op) => write!(f, "it asked for the unknown operation {op}"),
             CloseReason::AuthFailed => write!(f, "its authentication failed"),
+            CloseReason::AuthRequired => write!(f, "it has not authenticated as enforce.auth.schemes asks"),
             CloseReason::FourLetter => write!(f, "its four-letter word was answered"),
             CloseReason::Silent => write!(f, "nothing was heard of it for its session timeout"),
             CloseReason::NoSession => write!(f, "it sent no connect request in time"),

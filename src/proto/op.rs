@@ -43,6 +43,8 @@ pub enum OpCode {
     Auth = 100,
     SetWatches = 101,
     Sasl = 102,
+    GetEphemerals = 103,
+    GetAllChildrenNumber = 104,
     SetWatches2 = 105,
     AddWatch = 106,
     WhoAmI = 107,
@@ -78,6 +80,8 @@ impl OpCode {
             100 => Auth,
             101 => SetWatches,
             102 => Sasl,
+            103 => GetEphemerals,
+            104 => GetAllChildrenNumber,
             105 => SetWatches2,
             106 => AddWatch,
             107 => WhoAmI,
@@ -85,7 +89,8 @@ impl OpCode {
         })
     }
 
-    /// Whether the operation takes a place in the order of writes.
+    /// Whether the operation is for the shard that orders writes: all that change something, and one that asks what only
+    /// that shard knows.
     pub fn is_write(self) -> bool {
         use OpCode::*;
         matches!(
@@ -99,6 +104,7 @@ impl OpCode {
                 | Reconfig
                 | CreateContainer
                 | CreateTtl
+                | GetEphemerals
                 | CloseSession
         )
     }
@@ -201,6 +207,14 @@ pub enum WriteOp {
     },
     /// Opcode 14.
     Multi(Vec<WriteOp>),
+    /// Opcode 16.
+    Reconfig,
+    /// Opcode 103: the paths of the session's own ephemerals. It changes nothing; but who owns what is known where writes
+    /// are ordered.
+    GetEphemerals {
+        /// What they begin with, empty for all; `None` if the body could not be read.
+        prefix: Option<String>,
+    },
     /// Opcode -11.
     CloseSession,
     /// A write that cannot be carried out whatever the tree holds: it keeps its place in the order,
@@ -215,7 +229,8 @@ impl WriteOp {
         let mut r = Reader::new(body);
         let decoded = match op {
             OpCode::Multi => decode_multi(frame, &mut r),
-            OpCode::Reconfig => Ok(WriteOp::Refused(ErrorCode::ReconfigDisabled)),
+            OpCode::Reconfig => decode_reconfig(&mut r),
+            OpCode::GetEphemerals => Ok(WriteOp::GetEphemerals { prefix: decode_prefix(&mut r).ok() }),
             OpCode::CloseSession => Ok(WriteOp::CloseSession),
             _ => decode_single(op, frame, &mut r),
         };
@@ -241,6 +256,22 @@ fn decode_single(op: OpCode, frame: &Bytes, r: &mut Reader<'_>) -> Result<WriteO
         OpCode::Check => WriteOp::Check { path, version: r.int()? },
         _ => WriteOp::Refused(ErrorCode::Unimplemented),
     })
+}
+
+/// Null, blank and `/` stand for all.
+fn decode_prefix(r: &mut Reader<'_>) -> Result<String, DecodeError> {
+    let prefix = r.string()?.unwrap_or_default();
+    let all = matches!(prefix.trim(), "" | "/");
+    Ok(if all { String::new() } else { prefix.into_owned() })
+}
+
+/// Joining, leaving and new members, and the version that the client knows. All but its shape is for an ensemble.
+fn decode_reconfig(r: &mut Reader<'_>) -> Result<WriteOp, DecodeError> {
+    for _ in 0..3 {
+        r.string()?;
+    }
+    r.long()?;
+    Ok(WriteOp::Reconfig)
 }
 
 /// The record between the parts of a multi: type, done, err.
@@ -295,15 +326,17 @@ fn decode_multi(frame: &Bytes, r: &mut Reader<'_>) -> Result<WriteOp, DecodeErro
     }
 }
 
-/// `MultiOperationRecord.deserialize` makes the opcode follow the flag, and knows no other flags.
+/// `MultiOperationRecord.deserialize` makes the opcode follow the flag. Flags that nobody knows it leaves to the validator
+/// behind opcode 21, and refuses behind the others; so it does with a time to live behind an opcode that has none.
 fn in_multi(op: WriteOp) -> Option<WriteOp> {
     Some(match op {
         WriteOp::Create { op, path, data, acl, flags, ttl_ms } => {
-            let mode = CreateMode::from_wire(flags)?;
-            let op = match op {
-                OpCode::Create | OpCode::Create2 if mode == CreateMode::Container => OpCode::CreateContainer,
-                OpCode::CreateTtl if !mode.is_ttl() => OpCode::Create,
-                op => op,
+            let (op, ttl_ms) = match (op, CreateMode::from_wire(flags)) {
+                (OpCode::CreateTtl, Some(mode)) if mode.is_ttl() => (op, ttl_ms),
+                (_, Some(CreateMode::Container)) => (OpCode::CreateContainer, -1),
+                (OpCode::CreateTtl, _) => (OpCode::Create, -1),
+                (op, Some(mode)) if !mode.is_ttl() => (op, ttl_ms),
+                _ => return None,
             };
             WriteOp::Create { op, path, data, acl, flags, ttl_ms }
         }
@@ -366,6 +399,11 @@ pub enum ReadOp<'a> {
         which: Which,
         /// Opcode 18.
         remove: bool,
+    },
+    /// Opcode 104: how many znodes are below one.
+    GetAllChildrenNumber {
+        /// The znode.
+        path: Cow<'a, str>,
     },
     /// Opcode 107: the connection's identities.
     WhoAmI,
@@ -451,6 +489,7 @@ impl<'a> ReadOp<'a> {
                 };
                 ReadOp::Watches { path, which, remove: op == OpCode::RemoveWatches }
             }
+            OpCode::GetAllChildrenNumber => ReadOp::GetAllChildrenNumber { path: r.required_string()? },
             OpCode::WhoAmI => ReadOp::WhoAmI,
             _ => {
                 return Err(DecodeError { position: 0, expected: "an operation that reads", got: (op as i32).into() });

@@ -1,5 +1,6 @@
 //! What requests ask for: writes become transactions, reads become replies.
 
+pub mod containers;
 pub mod pipeline;
 pub mod prepare;
 pub mod read;

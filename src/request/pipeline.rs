@@ -17,13 +17,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::containers::{self, ContainerManager};
 use super::prepare::{self, Rules};
 use crate::proto::ErrorCode;
 use crate::proto::client::{Id, Password};
 use crate::proto::op::WriteOp;
 use crate::proto::txn::{LoggedTxn, Txn, TxnHeader};
 use crate::session::{self, Refused, Sessions};
-use crate::tree::{Applied, Change, DataTree, Outcome, Tree};
+use crate::tree::{Applied, Change, DataTree, Outcome, Owner, Tree};
 use crate::types::{CnxnId, Instant, SessionId, WallMs, Zxid};
 
 /// What client shards ask of the shard that orders writes.
@@ -74,7 +75,7 @@ pub struct WriteRequest {
 }
 
 /// What is told to one client shard, outside the order of commits.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum Answer {
     /// The end of a handshake with an old session: whether the client may have it.
     Attached {
@@ -85,6 +86,8 @@ pub enum Answer {
     },
     /// Everything that was committed when the `sync` was asked for has been told to this shard.
     Synced(CnxnId),
+    /// A request that changes nothing, where nothing before it waits to be committed.
+    Replied(Arc<Committed>),
     /// The connection has lost its session to another, or speaks in the name of one that it does not own.
     Close(CnxnId),
 }
@@ -148,10 +151,14 @@ impl Proposals {
     }
 }
 
-/// How containers are looked for (`znode.container.*`).
-const CONTAINER_CHECK_MS: u64 = 60_000;
-/// The most containers removed at one check (`znode.container.maxPerMinute`).
-const CONTAINERS_MAX: usize = 10_000;
+/// A session that has ephemerals and does not exist.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Orphan {
+    /// Its ephemerals are removed.
+    Closed(SessionId),
+    /// They stay: see [`Pipeline::close_orphans`].
+    Kept(SessionId),
+}
 
 /// See the module.
 pub struct Pipeline {
@@ -165,13 +172,30 @@ pub struct Pipeline {
     committed: Zxid,
     proposals: Proposals,
     answers: Vec<Answer>,
-    containers_checked: Instant,
+    containers: ContainerManager,
+}
+
+impl Answer {
+    /// Who is to be told.
+    pub fn to(&self) -> Option<CnxnId> {
+        match self {
+            Answer::Attached { cnxn, .. } | Answer::Synced(cnxn) | Answer::Close(cnxn) => Some(*cnxn),
+            Answer::Replied(committed) => committed.to.map(|(cnxn, _)| cnxn),
+        }
+    }
 }
 
 impl Pipeline {
     /// A pipeline on a state that was recovered: everything in it is committed, and its sessions have their full
     /// timeout from `now` on.
-    pub fn new(data_tree: DataTree, mut sessions: Sessions, rules: Rules, digests: bool, now: Instant) -> Pipeline {
+    pub fn new(
+        data_tree: DataTree,
+        mut sessions: Sessions,
+        rules: Rules,
+        containers: containers::Settings,
+        digests: bool,
+        now: Instant,
+    ) -> Pipeline {
         for (session, timeout_ms) in data_tree.sessions() {
             sessions.insert(*session, *timeout_ms, None, now);
         }
@@ -185,20 +209,25 @@ impl Pipeline {
             marks: VecDeque::new(),
             proposals: Proposals::default(),
             answers: Vec::new(),
-            containers_checked: now,
+            containers: ContainerManager::new(containers, now),
         }
     }
 
     /// Removes ephemerals that have no session, by closing it once more: what an interrupted take-over or an old bug of
-    /// another server left. To be called once, before the first request.
-    pub fn close_orphans(&mut self, wall: WallMs) -> Vec<SessionId> {
+    /// another server left. Not so if the session's id looks like a time to live, which it is where extended types were
+    /// on before. To be called once, before the first request.
+    pub fn close_orphans(&mut self, wall: WallMs) -> Vec<Orphan> {
         let known = self.head.sessions();
         let orphans: Vec<SessionId> =
             self.head.sessions_with_ephemerals().filter(|session| !known.contains_key(session)).collect();
-        for session in &orphans {
-            self.close(*session, 0, wall, None, None);
-        }
-        orphans
+        let close = |session: SessionId| {
+            if Owner(session.0).looks_like_ttl() {
+                return Orphan::Kept(session);
+            }
+            self.close(session, 0, wall, None, None);
+            Orphan::Closed(session)
+        };
+        orphans.into_iter().map(close).collect()
     }
 
     /// The newest state, with writes that are not committed yet.
@@ -259,9 +288,11 @@ impl Pipeline {
         for (session, _) in &expired {
             self.close(*session, 0, wall, None, None);
         }
-        if now.since_ms(self.containers_checked) >= CONTAINER_CHECK_MS {
-            self.containers_checked = now;
-            self.remove_empty_containers(wall);
+        for path in self.containers.step(now, wall, &self.head) {
+            if let Ok(txn) = prepare::prepare_delete_container(&self.head, &path) {
+                let header = self.next_header(SessionId::NONE, 0, wall);
+                self.propose(header, txn, None, None, SessionChange::None);
+            }
         }
         expired
     }
@@ -315,6 +346,7 @@ impl Pipeline {
         }
         match op {
             WriteOp::CloseSession => self.close(session, xid, wall, to, before),
+            WriteOp::GetEphemerals { prefix } => self.list_ephemerals(session, prefix.as_deref(), to, before),
             WriteOp::Multi(parts) => {
                 let header = self.next_header(session, xid, wall);
                 let rules = self.rules;
@@ -329,6 +361,27 @@ impl Pipeline {
                 }
                 Err(code) => self.refuse(session, xid, wall, to, before, code),
             },
+        }
+    }
+
+    /// Answers from the newest state, as soon as that may be seen. It takes no place in the order.
+    fn list_ephemerals(
+        &mut self,
+        session: SessionId,
+        prefix: Option<&str>,
+        to: Option<(CnxnId, i32)>,
+        before: Option<Box<Tree>>,
+    ) {
+        let outcome = match prefix {
+            Some(prefix) => Outcome::Paths(self.head.ephemerals_below(session, prefix).cloned().collect()),
+            None => Outcome::Failed(ErrorCode::MarshallingError.code()),
+        };
+        let (zxid, changes, session) = (self.head.tree().zxid(), Vec::new(), SessionChange::None);
+        let listed = Committed { zxid, to, outcome, changes, before, session };
+        if self.outstanding.is_empty() {
+            self.answers.push(Answer::Replied(Arc::new(listed)));
+        } else {
+            self.outstanding.push_back(listed);
         }
     }
 
@@ -390,20 +443,5 @@ impl Pipeline {
 
     fn next_header(&self, session: SessionId, cxid: i32, time: WallMs) -> TxnHeader {
         TxnHeader { session, cxid, zxid: self.head.tree().zxid().next(), time }
-    }
-
-    fn remove_empty_containers(&mut self, wall: WallMs) {
-        let is_empty = |path: &Arc<str>| {
-            let node = self.head.tree().get(path);
-            node.is_some_and(|node| node.child_count() == 0 && node.meta.cversion > 0)
-        };
-        let empty: Vec<_> =
-            self.head.containers().filter(|path| is_empty(path)).take(CONTAINERS_MAX).cloned().collect();
-        for path in empty {
-            if let Ok(txn) = prepare::prepare_delete_container(&self.head, &path) {
-                let header = self.next_header(SessionId::NONE, 0, wall);
-                self.propose(header, txn, None, None, SessionChange::None);
-            }
-        }
     }
 }

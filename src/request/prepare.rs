@@ -6,11 +6,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::proto::ErrorCode;
 use crate::proto::client::{Acl, AclList, Id, perms};
 use crate::proto::op::{CreateMode, OpCode, WriteOp};
 use crate::proto::txn::{CreateKind, Txn};
-use crate::tree::{self, DataTree, Znode, acl, path};
+use crate::tree::{self, DataTree, ExtendedTypes, Owner, Znode, acl, path};
 
 /// Settings that validation depends on.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +21,10 @@ pub struct Rules {
     pub skip_acl: bool,
     /// Whether `digest` ACLs and auth packets are known (`DigestAuthenticationProvider.enabled`).
     pub digest_scheme: bool,
+    /// `enforceQuota`: hard limits of quotas are kept.
+    pub enforce_quota: bool,
+    /// `reconfigEnabled`: a reconfiguration is refused for another reason.
+    pub reconfig: bool,
 }
 
 impl Rules {
@@ -26,23 +32,28 @@ impl Rules {
     pub fn check_acl(&self, node: &Znode, perm: i32, ids: &[Id]) -> Result<(), ErrorCode> {
         if self.skip_acl { Ok(()) } else { acl::check(&node.acl, perm, ids) }
     }
+
+    fn check_quota(
+        &self,
+        head: &DataTree,
+        path: &str,
+        before: Option<usize>,
+        data: Option<&Bytes>,
+    ) -> Result<(), ErrorCode> {
+        if self.enforce_quota { head.check_quota(path, before, data.map_or(0, Bytes::len)) } else { Ok(()) }
+    }
 }
 
 /// Turns one write into its transaction. Multis are taken apart by the caller, closes are its own.
 ///
-/// Panics on `Multi` and `CloseSession`.
+/// Panics on `Multi`, `GetEphemerals` and `CloseSession`.
 pub fn prepare(head: &DataTree, op: &WriteOp, ids: &[Id], rules: &Rules) -> Result<Txn, ErrorCode> {
     match op {
         WriteOp::Create { op, path, data, acl, flags, ttl_ms } => {
             let mode = CreateMode::from_wire(*flags).ok_or(ErrorCode::BadArguments)?;
-            if mode.is_ttl() {
-                // Until TTL znodes are there, as Apache without extendedTypesEnabled.
-                return Err(ErrorCode::Unimplemented);
-            }
-            if *ttl_ms >= 0 {
-                return Err(ErrorCode::BadArguments);
-            }
+            check_ttl(head.extended_types(), *op, mode, *ttl_ms)?;
             let (path, acl, parent) = prepare_create(head, path, acl.as_ref(), mode, ids, rules)?;
+            rules.check_quota(head, &path, None, data.as_ref())?;
             Ok(Txn::Create {
                 path,
                 data: data.clone(),
@@ -50,6 +61,7 @@ pub fn prepare(head: &DataTree, op: &WriteOp, ids: &[Id], rules: &Rules) -> Resu
                 // The opcode, not the flag, decides whether it is a container.
                 kind: match op {
                     OpCode::CreateContainer => CreateKind::Container,
+                    OpCode::CreateTtl => CreateKind::Ttl(*ttl_ms),
                     _ => CreateKind::Plain { ephemeral: mode.is_ephemeral() },
                 },
                 with_stat: *op != OpCode::Create,
@@ -70,6 +82,7 @@ pub fn prepare(head: &DataTree, op: &WriteOp, ids: &[Id], rules: &Rules) -> Resu
         WriteOp::SetData { path, data, version } => {
             let node = valid_node(head, path)?;
             rules.check_acl(node, perms::WRITE, ids)?;
+            rules.check_quota(head, path, Some(node.data_len()), data.as_ref())?;
             let version = check_version(*version, node.meta.version)?;
             Ok(Txn::SetData { path: Arc::clone(path), data: data.clone(), version })
         }
@@ -88,17 +101,36 @@ pub fn prepare(head: &DataTree, op: &WriteOp, ids: &[Id], rules: &Rules) -> Resu
             // Apache logs the version after the one that was found; nothing reads it.
             Ok(Txn::Check { path: Arc::clone(path), version: node.meta.version.wrapping_add(1) })
         }
+        // A server by itself has no members to change.
+        WriteOp::Reconfig if rules.reconfig => Err(ErrorCode::Unimplemented),
+        WriteOp::Reconfig => Err(ErrorCode::ReconfigDisabled),
         WriteOp::Refused(code) => Err(*code),
-        WriteOp::Multi(_) | WriteOp::CloseSession => unreachable!("the pipeline takes these apart"),
+        WriteOp::Multi(_) | WriteOp::GetEphemerals { .. } | WriteOp::CloseSession => {
+            unreachable!("the pipeline takes these apart")
+        }
     }
 }
 
-/// Removal of a container by the server itself, if it is still due.
+/// Which times to live go with which opcode and flag (`EphemeralType.validateTTL`).
+fn check_ttl(types: ExtendedTypes, op: OpCode, mode: CreateMode, ttl_ms: i64) -> Result<(), ErrorCode> {
+    match mode.is_ttl() {
+        true if types == ExtendedTypes::Off => Err(ErrorCode::Unimplemented),
+        true if (1..=Owner::TTL_MS_MAX).contains(&ttl_ms) => Ok(()),
+        // The opcode with another flag and no time ends Apache's server.
+        false if ttl_ms < 0 && op != OpCode::CreateTtl => Ok(()),
+        _ => Err(ErrorCode::BadArguments),
+    }
+}
+
+/// Removal by the server itself of a container, or of a znode whose time is over, if it is still due.
 pub fn prepare_delete_container(head: &DataTree, path: &Arc<str>) -> Result<Txn, ErrorCode> {
     let (_, node) = parent_and_node(head, path)?;
     let node = node.ok_or(ErrorCode::NoNode)?;
     if node.child_count() > 0 {
         return Err(ErrorCode::NotEmpty);
+    }
+    if node.is_ephemeral() {
+        return Err(ErrorCode::BadVersion);
     }
     Ok(Txn::Delete { path: Arc::clone(path), by_server: true })
 }
@@ -128,7 +160,7 @@ fn prepare_create<'a>(
     if head.tree().get(&path).is_some() {
         return Err(ErrorCode::NodeExists);
     }
-    if parent.meta.owner.is_session() {
+    if parent.is_ephemeral() {
         return Err(ErrorCode::NoChildrenForEphemerals);
     }
     Ok((path, acl, parent))

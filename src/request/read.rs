@@ -97,6 +97,11 @@ impl Reader<'_> {
                 }
                 MultiHeader::END.encode(out);
             }
+            ReadOp::GetAllChildrenNumber { path } => {
+                let node = readable(self.tree, path, self.ids, self.rules)?;
+                // Under the empty path Apache counts the root, which it knows as "/" as well.
+                out.put_int((node.descendant_count() + usize::from(path.is_empty())) as i32);
+            }
             ReadOp::SetWatches(_) => {}
             ReadOp::AddWatch { path, recursive } => {
                 self.watches.watch_persistently(path, self.slot, *recursive);

@@ -42,6 +42,7 @@ fn encode_body(out: &mut Vec<u8>, outcome: &Outcome) {
             }
         }
         Outcome::Stat(stat) => stat.encode(out),
+        Outcome::Paths(paths) => out.put_vector(paths, |out, path| out.put_string(path)),
         Outcome::Done | Outcome::Deleted | Outcome::Checked | Outcome::Failed(_) | Outcome::Multi(_) => {}
     }
 }
@@ -55,7 +56,7 @@ fn encode_part(out: &mut Vec<u8>, part: &Outcome) {
         Outcome::Stat(_) => (OpCode::SetData as i32, 0),
         Outcome::Checked => (OpCode::Check as i32, 0),
         Outcome::Failed(err) => (-1, *err),
-        Outcome::Done | Outcome::Multi(_) => unreachable!("no part of a multi"),
+        Outcome::Done | Outcome::Paths(_) | Outcome::Multi(_) => unreachable!("no part of a multi"),
     };
     MultiHeader { op, done: false, err }.encode(out);
     match part {

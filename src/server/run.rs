@@ -18,7 +18,7 @@ use super::config::{self, Config};
 use super::metrics::LogMetrics;
 use super::placement::{self, Plan};
 use crate::cnxn::{Cnxns, FourLetter, Settings};
-use crate::request::pipeline::{Ask, Pipeline};
+use crate::request::pipeline::{Ask, Orphan, Pipeline};
 use crate::request::prepare::Rules;
 use crate::session::Sessions;
 use crate::shard::broadcast::{Broadcast, Downlink};
@@ -230,13 +230,14 @@ fn serve(
     config: &Config,
     plan: &Plan,
     socket: Option<OwnedFd>,
-    recovery: Recovery,
+    mut recovery: Recovery,
     stop: &mpsc::Receiver<Stop>,
     stopper: &mpsc::Sender<Stop>,
 ) -> Result<(), RunError> {
     let clock = Clock::start();
     let metrics = Arc::new(LogMetrics::default());
     let shared = Arc::new(Shared::new(config, plan.clients.len(), Arc::clone(&metrics)));
+    recovery.data_tree.set_extended_types(config.extended_types);
     let tree = recovery.data_tree.tree().clone();
     let mut ends: Vec<Ends> = Vec::new();
     let mut local = None;
@@ -295,12 +296,18 @@ fn settings(config: &Config, shard: usize, shards: usize) -> Settings {
         outstanding_max: (config.global_outstanding_limit as usize / shards).max(1),
         rules: rules(config),
         super_digest: config.super_digest.clone(),
+        enforced_auth_schemes: config.enforced_auth_schemes.clone(),
         four_letter_words: FourLetter::answered().filter(|word| config.four_letter_words.allow(word.word())).collect(),
     }
 }
 
 fn rules(config: &Config) -> Rules {
-    Rules { skip_acl: config.skip_acl, digest_scheme: config.digest_auth_enabled }
+    Rules {
+        skip_acl: config.skip_acl,
+        digest_scheme: config.digest_auth_enabled,
+        enforce_quota: config.enforce_quota,
+        reconfig: config.reconfig_enabled,
+    }
 }
 
 /// A client shard on a core of its own.
@@ -380,9 +387,18 @@ impl Ordering {
         // Touches are handed on every tick of a client shard, and sessions looked through now and then.
         let grace_ms = 2 * clients::TICK_MS;
         let sessions = Sessions::new(tick_ms, grace_ms, STANDALONE_SERVER_ID, clock.wall());
-        let mut pipeline = Pipeline::new(data_tree, sessions, rules(&config), config.digest_enabled, clock.now());
-        for session in pipeline.close_orphans(clock.wall()) {
-            tracing::warn!("Session {session} has ephemerals but does not exist: they are removed");
+        let mut pipeline =
+            Pipeline::new(data_tree, sessions, rules(&config), config.containers, config.digest_enabled, clock.now());
+        for orphan in pipeline.close_orphans(clock.wall()) {
+            match orphan {
+                Orphan::Closed(session) => {
+                    tracing::warn!("Session {session} has ephemerals but does not exist: they are removed");
+                }
+                Orphan::Kept(session) => tracing::warn!(
+                    "Session {session} has ephemerals but does not exist. They are kept, because they are rather znodes with \
+                     a time to live: set extendedTypesEnabled=true if they are"
+                ),
+            }
         }
         let broadcast = Rc::new(Broadcast::new(
             pipeline,

@@ -202,8 +202,9 @@ impl Broadcast {
     fn hand_on(self: &Rc<Self>) {
         let answers = self.pipeline.borrow_mut().take_answers();
         for answer in answers {
-            let (Answer::Attached { cnxn, .. } | Answer::Synced(cnxn) | Answer::Close(cnxn)) = answer;
-            self.tell(cnxn, answer);
+            if let Some(cnxn) = answer.to() {
+                self.tell(cnxn, answer);
+            }
         }
         let spare = self.spare_proposals.take();
         let proposals = self.pipeline.borrow_mut().take_proposals(spare);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::children::Children;
 use super::quota::Quotas;
-use super::{CONFIG, DataTree, Meta, Owner, Tree, ZOOKEEPER, Znode, acl, path};
+use super::{CONFIG, DataTree, ExtendedTypes, Meta, Owner, OwnerKind, Tree, ZOOKEEPER, Znode, acl, path};
 use crate::proto::client::AclList;
 use crate::types::{SessionId, WallMs, Zxid};
 
@@ -110,10 +110,11 @@ impl Loader {
         self.znodes += 1;
         self.data_bytes += (path.len() + znode.data_len()) as u64;
         self.digest = self.digest.wrapping_add(znode.digest.into());
-        if meta.owner == Owner::CONTAINER {
-            self.containers.insert(path.into());
-        } else if meta.owner.is_session() {
-            self.ephemerals.entry(SessionId(meta.owner.0)).or_default().insert(path.into());
+        // Znodes with a time to live are sorted out later: see `DataTree::set_extended_types`.
+        match meta.owner.kind(ExtendedTypes::Off) {
+            OwnerKind::Container => drop(self.containers.insert(path.into())),
+            OwnerKind::Session(session) => drop(self.ephemerals.entry(session).or_default().insert(path.into())),
+            OwnerKind::None | OwnerKind::Ttl(_) => {}
         }
         self.path.push_str(&path[parent.len()..]);
         self.open.push(Open { znode, path_bytes: path.len(), children: Vec::new() });
@@ -146,7 +147,8 @@ impl Loader {
         let mut quotas = Quotas::default();
         quotas.rebuild(&mut tree);
         let Loader { sessions, ephemerals, containers, acls, .. } = self;
-        Ok(DataTree { tree, sessions, ephemerals, containers, acls, quotas })
+        let (ttls, types) = (BTreeSet::new(), ExtendedTypes::Off);
+        Ok(DataTree { tree, sessions, ephemerals, containers, ttls, types, acls, quotas })
     }
 
     /// Hands the last znode to its parent. There must be one; the root stays.
@@ -157,6 +159,7 @@ impl Loader {
         }
         let parent = self.open.last_mut().expect("the root's path is the shortest");
         self.path.truncate(parent.path_bytes);
+        parent.znode.descendants += 1 + last.znode.descendants;
         parent.children.push(last.znode);
         Ok(())
     }

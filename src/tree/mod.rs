@@ -19,10 +19,11 @@ pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 
 pub use load::{LoadError, Loader};
-pub use node::{Meta, Owner, Znode};
+pub use node::{ExtendedTypes, Meta, Owner, OwnerKind, Znode};
 pub use walk::Walk;
 
 use self::quota::Quotas;
@@ -81,7 +82,16 @@ impl Tree {
 
     /// Changes one znode under `edit`, keeping the sums. `None` if it is not there.
     fn edit<T>(&mut self, path: &str, edit: impl FnOnce(&mut Znode) -> T) -> Option<T> {
-        let node = path::names(path)?.try_fold(&mut self.root, |node, name| node.children.get_mut(name.as_bytes()))?;
+        self.edit_below(path, 0, edit)
+    }
+
+    /// The same where it gives the znode, and all above it, `more` descendants. It must be there if that is not 0.
+    fn edit_below<T>(&mut self, path: &str, more: i32, edit: impl FnOnce(&mut Znode) -> T) -> Option<T> {
+        let node = path::names(path)?.try_fold(&mut self.root, |node, name| {
+            node.descendants = node.descendants.wrapping_add_signed(more);
+            node.children.get_mut(name.as_bytes())
+        })?;
+        node.descendants = node.descendants.wrapping_add_signed(more);
         let bytes = node.data_len();
         let result = edit(node);
         self.data_bytes = self.data_bytes - bytes as u64 + node.data_len() as u64;
@@ -97,16 +107,17 @@ impl Tree {
         self.data_bytes += (path.len() + node.data_len()) as u64;
         node.digest = node.compute_digest(path);
         self.digest = self.digest.wrapping_add(node.digest.into());
-        self.edit(parent, |parent| {
+        self.edit_below(parent, 1, |parent| {
             edit_parent(parent);
             parent.children.insert(node);
         })
         .expect("the caller has looked the parent up");
     }
 
-    /// Takes a znode without children off its parent.
+    /// Takes a znode off its parent, with what is below it.
     fn unlink(&mut self, parent: &str, path: &str, name: &str, edit_parent: impl FnOnce(&mut Znode)) -> Option<Znode> {
-        let removed = self.edit(parent, |parent| {
+        let fewer = self.get(path).map_or(0, |node| -1 - node.descendants as i32);
+        let removed = self.edit_below(parent, fewer, |parent| {
             edit_parent(parent);
             parent.children.remove(name.as_bytes())
         })??;
@@ -143,6 +154,8 @@ pub enum Outcome {
     },
     /// Data or ACL were set.
     Stat(Stat),
+    /// Nothing was done; these were asked for.
+    Paths(Vec<Arc<str>>),
     /// Nothing was done.
     Failed(i32),
     /// One for each part.
@@ -189,6 +202,9 @@ pub struct DataTree {
     sessions: BTreeMap<SessionId, i32>,
     ephemerals: BTreeMap<SessionId, BTreeSet<Arc<str>>>,
     containers: BTreeSet<Arc<str>>,
+    /// Znodes with a time to live; empty while `types` is off.
+    ttls: BTreeSet<Arc<str>>,
+    types: ExtendedTypes,
     acls: acl::AclTable,
     quotas: Quotas,
 }
@@ -225,6 +241,14 @@ impl DataTree {
         self.ephemerals.get(&session).into_iter().flatten()
     }
 
+    /// Those of a session's ephemerals whose paths begin with `prefix`, sorted.
+    pub fn ephemerals_below<'a>(&'a self, session: SessionId, prefix: &'a str) -> impl Iterator<Item = &'a Arc<str>> {
+        let paths = self.ephemerals.get(&session);
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let found = paths.into_iter().flat_map(move |paths| paths.range::<str, _>(from));
+        found.take_while(move |path| path.starts_with(prefix))
+    }
+
     /// The sessions that own ephemerals.
     pub fn sessions_with_ephemerals(&self) -> impl Iterator<Item = SessionId> {
         self.ephemerals.keys().copied()
@@ -236,8 +260,38 @@ impl DataTree {
     }
 
     /// Containers, sorted by path: candidates for removal once they are empty.
-    pub fn containers(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.containers.iter()
+    pub fn containers(&self) -> &BTreeSet<Arc<str>> {
+        &self.containers
+    }
+
+    /// Znodes with a time to live, sorted by path: candidates for removal once they are empty and it is over.
+    pub fn ttls(&self) -> &BTreeSet<Arc<str>> {
+        &self.ttls
+    }
+
+    /// Whether znodes may have a time to live.
+    pub fn extended_types(&self) -> ExtendedTypes {
+        self.types
+    }
+
+    /// Sets whether znodes may have a time to live; those that have one already were taken for ephemerals until now.
+    /// To be called once, before the first request.
+    pub fn set_extended_types(&mut self, types: ExtendedTypes) {
+        self.types = types;
+        let is_ttl = |session: &SessionId| matches!(Owner(session.0).kind(types), OwnerKind::Ttl(_));
+        let owners: Vec<SessionId> = self.ephemerals.keys().copied().filter(is_ttl).collect();
+        for owner in owners {
+            let paths = self.ephemerals.remove(&owner).unwrap_or_default();
+            for path in &paths {
+                self.tree.edit(path, Znode::mark_ttl);
+            }
+            self.ttls.extend(paths);
+        }
+    }
+
+    /// Whether a quota forbids a change (`checkQuota`); `None` for `before` is a znode that is to be created.
+    pub fn check_quota(&self, path: &str, before: Option<usize>, data_bytes: usize) -> Result<(), ErrorCode> {
+        self.quotas.check(&self.tree, path, before, data_bytes)
     }
 
     /// The distinct ACLs in use, but for the open one.
@@ -250,8 +304,9 @@ impl DataTree {
     fn undo(&mut self, tree: Tree, session: SessionId, changes: &[Change]) {
         self.tree = tree;
         for change in changes.iter().filter(|change| change.kind != ChangeKind::Data) {
-            self.unindex(&change.path, Owner::CONTAINER);
-            self.unindex(&change.path, Owner(session.0));
+            self.unindex(&change.path, OwnerKind::Container);
+            self.unindex(&change.path, OwnerKind::Ttl(0));
+            self.unindex(&change.path, OwnerKind::Session(session));
             if let Some(owner) = self.tree.get(&change.path).map(|node| node.meta.owner) {
                 self.index(&change.path, owner);
             }
@@ -350,7 +405,10 @@ impl DataTree {
             return Err(ErrorCode::NodeExists);
         }
         let parent_acl = parent.acl.clone();
-        let node = Znode::new(name, data, acl.clone(), Meta::created(header.zxid, header.time, owner));
+        let mut node = Znode::new(name, data, acl.clone(), Meta::created(header.zxid, header.time, owner));
+        if matches!(owner.kind(self.types), OwnerKind::Ttl(_)) {
+            node.mark_ttl();
+        }
         let stat = node.stat();
         self.tree.link(parent_path, path, node, advance);
         self.index(path, owner);
@@ -369,7 +427,7 @@ impl DataTree {
             parent.meta.pzxid = parent.meta.pzxid.max(zxid);
         });
         let removed = removed.ok_or(ErrorCode::NoNode)?;
-        self.unindex(path, removed.meta.owner);
+        self.unindex(path, removed.meta.owner.kind(self.types));
         self.forget_below(path, &removed);
         self.quotas.changed(path, &self.tree);
         self.quotas.count(&mut self.tree, path, -1, -(removed.data_len() as i64));
@@ -393,7 +451,7 @@ impl DataTree {
             self.tree.data_bytes -= (path.len() + znode.data_len()) as u64;
             self.tree.digest = self.tree.digest.wrapping_sub(znode.digest.into());
             let path: Arc<str> = String::from_utf8_lossy(path).into();
-            self.unindex(&path, znode.meta.owner);
+            self.unindex(&path, znode.meta.owner.kind(self.types));
             self.quotas.changed(&path, &self.tree);
         }
     }
@@ -432,20 +490,25 @@ impl DataTree {
     }
 
     fn index(&mut self, path: &str, owner: Owner) {
-        if owner == Owner::CONTAINER {
-            self.containers.insert(path.into());
-        } else if owner.is_session() {
-            self.ephemerals.entry(SessionId(owner.0)).or_default().insert(path.into());
+        match owner.kind(self.types) {
+            OwnerKind::None => {}
+            OwnerKind::Container => drop(self.containers.insert(path.into())),
+            OwnerKind::Ttl(_) => drop(self.ttls.insert(path.into())),
+            OwnerKind::Session(session) => drop(self.ephemerals.entry(session).or_default().insert(path.into())),
         }
     }
 
-    fn unindex(&mut self, path: &Arc<str>, owner: Owner) {
-        if owner == Owner::CONTAINER {
-            self.containers.remove(path);
-        } else if let Some(paths) = self.ephemerals.get_mut(&SessionId(owner.0)) {
-            paths.remove(path);
-            if paths.is_empty() {
-                self.ephemerals.remove(&SessionId(owner.0));
+    fn unindex(&mut self, path: &Arc<str>, owner: OwnerKind) {
+        match owner {
+            OwnerKind::None => {}
+            OwnerKind::Container => drop(self.containers.remove(path)),
+            OwnerKind::Ttl(_) => drop(self.ttls.remove(path)),
+            OwnerKind::Session(session) => {
+                let Some(paths) = self.ephemerals.get_mut(&session) else { return };
+                paths.remove(path);
+                if paths.is_empty() {
+                    self.ephemerals.remove(&session);
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::children::Children;
 use crate::proto::client::{AclList, Stat};
-use crate::types::{WallMs, Zxid};
+use crate::types::{SessionId, WallMs, Zxid};
 
 /// `ephemeralOwner` as it is stored, where one number tells four kinds of znode apart (`EphemeralType`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,18 +15,59 @@ impl Owner {
     pub const NONE: Owner = Owner(0);
     /// A container.
     pub const CONTAINER: Owner = Owner(i64::MIN);
+    /// The longest time to live in ms, about 34 years.
+    pub const TTL_MS_MAX: i64 = (1 << 40) - 1;
     const TTL_MARK: i64 = 0xff00_0000_0000_0000_u64 as i64;
+    /// Which extended type it is; 0 is time to live, and there is no other.
+    const EXTENDED_BITS: i64 = 0x00ff_ff00_0000_0000;
 
     /// A znode that outlives its last change by `ttl_ms` (1 to 2^40-1) at the most.
     pub fn ttl(ttl_ms: i64) -> Owner {
         Owner(Owner::TTL_MARK | ttl_ms)
     }
 
-    /// Whether this is a session's id. Values of TTL znodes are taken for sessions, as Apache does
-    /// while `extendedTypesEnabled` is off.
-    pub fn is_session(self) -> bool {
-        self != Owner::NONE && self != Owner::CONTAINER
+    /// What the number means (`EphemeralType.get`). A number that looks like a time to live is a session's id while
+    /// extended types are off; so is one of an extended type that nobody knows.
+    pub fn kind(self, types: ExtendedTypes) -> OwnerKind {
+        let is_ttl_of_353 = types == ExtendedTypes::OnAsIn353 && self.0 < 0 && self != Owner::CONTAINER;
+        let is_ttl = types != ExtendedTypes::Off && self.looks_like_ttl();
+        match self {
+            _ if is_ttl_of_353 || is_ttl => OwnerKind::Ttl(self.0 & Owner::TTL_MS_MAX),
+            Owner::CONTAINER => OwnerKind::Container,
+            Owner::NONE => OwnerKind::None,
+            Owner(session) => OwnerKind::Session(SessionId(session)),
+        }
     }
+
+    /// Whether this is how a time to live is written, whatever the settings make of it.
+    pub fn looks_like_ttl(self) -> bool {
+        self.0 & Owner::TTL_MARK == Owner::TTL_MARK && self.0 & Owner::EXTENDED_BITS == 0
+    }
+}
+
+/// Whether znodes may have a time to live (`extendedTypesEnabled`, `emulate353TTLNodes`).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum ExtendedTypes {
+    /// They may not.
+    #[default]
+    Off,
+    /// They may.
+    On,
+    /// They may, and those that ZooKeeper 3.5.3 wrote are known too: any number below 0 but a container's.
+    OnAsIn353,
+}
+
+/// What an [`Owner`] stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OwnerKind {
+    /// A persistent znode.
+    None,
+    /// An ephemeral one.
+    Session(SessionId),
+    /// A container.
+    Container,
+    /// A znode with a time to live, in ms.
+    Ttl(i64),
 }
 
 /// The part of a znode's metadata that is stored (`StatPersisted`): 60 bytes in a snapshot.
@@ -79,15 +120,20 @@ pub struct Znode {
     pub(super) children: Children,
     /// The name, then the data.
     payload: Arc<[u8]>,
-    /// Bytes of the name; the top bit says that the data is null rather than empty.
+    /// Bytes of the name, and two bits: [`NULL_DATA`] and [`IS_TTL`].
     name_len: u32,
     /// Where the name sorts among its siblings.
     pub(super) name_hash: u32,
     /// This znode's share of the tree's digest, 0 where it does not count.
     pub(super) digest: u32,
+    /// How many znodes are below this one, at any depth.
+    pub(super) descendants: u32,
 }
 
+/// The data is null rather than empty.
 const NULL_DATA: u32 = 1 << 31;
+/// The owner is a time to live. Kept here because only the tree knows whether extended types are on.
+const IS_TTL: u32 = 1 << 30;
 
 impl Znode {
     /// A znode without children. `name` is without slashes; the root's is empty.
@@ -100,6 +146,7 @@ impl Znode {
             name_len: 0,
             name_hash: Children::hash(name.as_bytes()),
             digest: 0,
+            descendants: 0,
         };
         znode.set_payload(name.as_bytes(), data);
         znode
@@ -131,6 +178,11 @@ impl Znode {
         self.children.len()
     }
 
+    /// Number of znodes below this one, at any depth.
+    pub fn descendant_count(&self) -> usize {
+        self.descendants as usize
+    }
+
     /// The child of that name.
     pub fn child(&self, name: &str) -> Option<&Znode> {
         self.children.get(name.as_bytes())
@@ -139,6 +191,16 @@ impl Znode {
     /// The children, in an order that depends on their names alone.
     pub fn children(&self) -> impl Iterator<Item = &Znode> {
         self.children.iter()
+    }
+
+    /// Whether the znode goes with a session.
+    pub fn is_ephemeral(&self) -> bool {
+        self.name_len & IS_TTL == 0 && matches!(self.meta.owner.kind(ExtendedTypes::Off), OwnerKind::Session(_))
+    }
+
+    /// Notes that the owner is a time to live.
+    pub(super) fn mark_ttl(&mut self) {
+        self.name_len |= IS_TTL;
     }
 
     /// What clients see (`DataNode.copyStat`).
@@ -153,7 +215,7 @@ impl Znode {
             version,
             cversion: cversion.wrapping_mul(2).wrapping_sub(num_children),
             aversion,
-            ephemeral_owner: if owner.is_session() { owner.0 } else { 0 },
+            ephemeral_owner: if self.is_ephemeral() { owner.0 } else { 0 },
             data_length: self.data_len() as i32,
             num_children,
             pzxid: pzxid.0,
@@ -185,7 +247,7 @@ impl Znode {
     }
 
     fn name_bytes(&self) -> usize {
-        (self.name_len & !NULL_DATA) as usize
+        (self.name_len & !(NULL_DATA | IS_TTL)) as usize
     }
 
     fn set_payload(&mut self, name: &[u8], data: Option<&[u8]>) {
@@ -195,7 +257,8 @@ impl Znode {
         filled[..name.len()].copy_from_slice(name);
         filled[name.len()..].copy_from_slice(bytes);
         self.payload = payload;
-        self.name_len = name.len() as u32 | if data.is_none() { NULL_DATA } else { 0 };
+        let null = if data.is_none() { NULL_DATA } else { 0 };
+        self.name_len = name.len() as u32 | null | (self.name_len & IS_TTL);
     }
 }
 
@@ -216,6 +279,24 @@ mod tests {
     #[test]
     fn a_znode_stays_within_its_budget() {
         assert_eq!(size_of::<Znode>(), 112);
+    }
+
+    #[test]
+    fn what_an_owner_stands_for_depends_on_the_settings() {
+        use ExtendedTypes::*;
+        let check = |owner: u64, types, expected| assert_eq!(Owner(owner as i64).kind(types), expected, "{owner:x}");
+        let session = |id: u64| OwnerKind::Session(SessionId(id as i64));
+        for types in [Off, On, OnAsIn353] {
+            check(0, types, OwnerKind::None);
+            check(1 << 63, types, OwnerKind::Container);
+            check(0x0100_0000_1234_0000, types, session(0x0100_0000_1234_0000));
+        }
+        check(0xff00_0000_0000_03e8, Off, session(0xff00_0000_0000_03e8));
+        check(0xff00_0000_0000_03e8, On, OwnerKind::Ttl(1000));
+        check(0xff00_00ff_ffff_ffff, On, OwnerKind::Ttl(Owner::TTL_MS_MAX));
+        check(0x8000_0000_0000_03e8, On, session(0x8000_0000_0000_03e8));
+        check(0x8000_0000_0000_03e8, OnAsIn353, OwnerKind::Ttl(1000));
+        assert_eq!(Owner::ttl(1000).0 as u64, 0xff00_0000_0000_03e8);
     }
 
     #[test]

@@ -1,13 +1,15 @@
-//! Soft quotas: the counts that the server keeps beside the limits.
+//! Quotas: the counts that the server keeps beside the limits, and whether a change would go beyond a hard one.
 //!
 //! A client puts a quota on `/a/b` by creating `/zookeeper/quota/a/b/zookeeper_limits` and
 //! `…/zookeeper_stats`. The server writes the number of znodes and bytes below `/a/b` into the latter,
-//! in place: no version, no time, no watch, no transaction. Source: `DataTree.updateQuotaStat`,
+//! in place: no version, no time, no watch, no transaction. Limits are soft (`count`, `bytes`), which nothing enforces,
+//! or hard (`countHardLimit`, `byteHardLimit`). Source: `DataTree.updateQuotaStat`, `ZooKeeperServer.checkQuota`,
 //! `StatsTrack`.
 
 use std::collections::BTreeSet;
 
 use super::{QUOTA, Tree, Znode, path};
+use crate::proto::ErrorCode;
 
 const LIMITS: &str = "zookeeper_limits";
 const STATS: &str = "zookeeper_stats";
@@ -37,19 +39,53 @@ impl Quotas {
         {
             recount(tree, quota_path);
         }
+        if let Some(quota_path) = self.above(changed) {
+            add(tree, quota_path, znodes, bytes);
+        }
+    }
+
+    /// Whether a hard limit lets the znode at `changed` have `data_bytes` of data, where it had `before`, or was not
+    /// there.
+    pub(super) fn check(
+        &self,
+        tree: &Tree,
+        changed: &str,
+        before: Option<usize>,
+        data_bytes: usize,
+    ) -> Result<(), ErrorCode> {
+        let Some(quota_path) = self.above(changed) else { return Ok(()) };
+        let text = |name: &str| {
+            let node = tree.get(&format!("{QUOTA}{quota_path}/{name}"))?;
+            Some(String::from_utf8_lossy(node.data().unwrap_or_default()).into_owned())
+        };
+        let (Some(limits), Some(stats)) = (text(LIMITS), text(STATS)) else { return Ok(()) };
+        let more_bytes = data_bytes as i64 - before.unwrap_or(0) as i64;
+        for (more, limit, stat) in
+            [(i64::from(before.is_none()), "countHardLimit", "count"), (more_bytes, "byteHardLimit", "bytes")]
+        {
+            let limit = field(&limits, limit);
+            if more != 0 && limit > -1 && field(&stats, stat).saturating_add(more) > limit {
+                return Err(ErrorCode::QuotaExceeded);
+            }
+        }
+        Ok(())
+    }
+
+    /// The nearest path at or above `changed` that has a quota.
+    fn above<'a>(&self, changed: &'a str) -> Option<&'a str> {
         if self.paths.is_empty() {
-            return;
+            return None;
         }
         let mut prefix = changed;
         while let Some((parent, _)) = path::split(prefix)
             && parent != prefix
         {
             if self.paths.contains(prefix) {
-                add(tree, prefix, znodes, bytes);
-                return;
+                return Some(prefix);
             }
             prefix = parent;
         }
+        None
     }
 
     /// Finds the quotas of a tree that was loaded, and counts anew.
@@ -96,15 +132,35 @@ fn recount(tree: &mut Tree, quota_path: &str) {
 fn add(tree: &mut Tree, quota_path: &str, znodes: i64, bytes: i64) {
     let Some(stats) = tree.get(&stats_path(quota_path)) else { return };
     let text = String::from_utf8_lossy(stats.data().unwrap_or_default());
-    let field = |key: &str| -> i64 {
-        let mut pieces = text.split([',', ';']).filter_map(|piece| piece.split_once('='));
-        pieces.find(|(k, _)| *k == key).and_then(|(_, v)| v.parse().ok()).unwrap_or(0)
-    };
-    let (znodes, bytes) = (field("count") + znodes, field("bytes") + bytes);
+    let (znodes, bytes) = (field(&text, "count") + znodes, field(&text, "bytes") + bytes);
     write(tree, quota_path, znodes, bytes);
+}
+
+/// The number behind a key of limits or stats such as `count=-1,bytes=-1=;byteHardLimit=100`; -1 where there is none.
+/// The odd `=` keeps ZooKeeper 3.4 from reading what it does not know.
+fn field(text: &str, key: &str) -> i64 {
+    let mut pieces = text.split([',', ';']).map(|piece| piece.split('='));
+    let value = pieces.find_map(|mut piece| if piece.next() == Some(key) { piece.next() } else { None });
+    value.and_then(|value| value.parse().ok()).unwrap_or(-1)
 }
 
 fn write(tree: &mut Tree, quota_path: &str, znodes: i64, bytes: i64) {
     let text = format!("count={znodes},bytes={bytes}");
     tree.edit(&stats_path(quota_path), |stats| stats.set_data(Some(text.as_bytes())));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_limits_and_stats() {
+        let text = "count=4,bytes=5=;byteHardLimit=10;countHardLimit=";
+        for (key, expected) in
+            [("count", 4), ("bytes", 5), ("byteHardLimit", 10), ("countHardLimit", -1), ("none", -1), ("Count", -1)]
+        {
+            assert_eq!(field(text, key), expected, "{key}");
+        }
+        assert_eq!(field("", "count"), -1);
+    }
 }

@@ -9,3 +9,4 @@ mod front;
 mod points;
 mod sessions;
 mod support;
+mod surface;

@@ -378,10 +378,15 @@ impl Place {
 ///
 /// Sessions time out quickly if the client asks for it: after 400 ms here, after two ticks there.
 pub fn everywhere(check: impl Fn(&Place)) {
-    let server = Server::run("tickTime=200\nmaxSessionTimeout=60000\n");
+    everywhere_with("tickTime=200\nmaxSessionTimeout=60000\n", "RINGKEEPER_TEST_APACHE", check);
+}
+
+/// The same with other settings, and the Apache that another variable names.
+pub fn everywhere_with(settings: &str, variable: &str, check: impl Fn(&Place)) {
+    let server = Server::run(settings);
     check(&Place::new(server.address()));
     drop(server);
-    if let Ok(address) = std::env::var("RINGKEEPER_TEST_APACHE") {
+    if let Ok(address) = std::env::var(variable) {
         println!("now against {address}");
         check(&Place::new(address));
     }

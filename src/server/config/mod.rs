@@ -23,7 +23,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::request::containers;
 use crate::server::placement;
+use crate::tree::ExtendedTypes;
 
 pub mod data_dirs;
 mod ensemble;
@@ -93,6 +95,17 @@ pub struct Config {
     pub digest_auth_enabled: bool,
     /// `DigestAuthenticationProvider.superDigest`: `super:<base64 of SHA1>`, whose owner passes every ACL.
     pub super_digest: Option<String>,
+    /// `enforce.auth.enabled` and `enforce.auth.schemes`: a connection must hold an identity of one of these schemes before
+    /// it may ask for anything; empty if it need not.
+    pub enforced_auth_schemes: Vec<String>,
+    /// `enforceQuota`: hard limits of quotas are kept.
+    pub enforce_quota: bool,
+    /// `reconfigEnabled`. A server by itself has nothing to reconfigure, and says so in other words.
+    pub reconfig_enabled: bool,
+    /// `extendedTypesEnabled` and `emulate353TTLNodes`: whether znodes may have a time to live.
+    pub extended_types: ExtendedTypes,
+    /// `znode.container.*`: how the server looks for containers and znodes that it is to remove.
+    pub containers: containers::Settings,
     /// Transaction log.
     pub log: LogConfig,
     /// Snapshots and their purging.

@@ -42,6 +42,7 @@ pub(super) fn resolve(text: &[u8], path: &Path, flags: Vec<Flag>) -> Result<Load
     let four_letter_words = four_letter_words(&mut settings);
     let max_buffer_bytes: u32 = settings.number("jute.maxbuffer");
     check_super_digest(&settings)?;
+    let enforced_auth_schemes = enforced_auth_schemes(&settings)?;
 
     let config = Config {
         path: path.to_path_buf(),
@@ -66,6 +67,19 @@ pub(super) fn resolve(text: &[u8], path: &Path, flags: Vec<Flag>) -> Result<Load
         skip_acl: settings.is_on("skipACL"),
         digest_auth_enabled: settings.is_on("DigestAuthenticationProvider.enabled"),
         super_digest: settings.set_text("DigestAuthenticationProvider.superDigest").map(str::to_string),
+        enforced_auth_schemes,
+        enforce_quota: settings.is_on("enforceQuota"),
+        reconfig_enabled: settings.is_on("reconfigEnabled"),
+        extended_types: match (settings.is_on("extendedTypesEnabled"), settings.is_on("emulate353TTLNodes")) {
+            (false, _) => ExtendedTypes::Off,
+            (true, false) => ExtendedTypes::On,
+            (true, true) => ExtendedTypes::OnAsIn353,
+        },
+        containers: containers::Settings {
+            check_interval_ms: settings.number("znode.container.checkIntervalMs"),
+            per_minute_max: settings.number("znode.container.maxPerMinute"),
+            never_used_ms: settings.int("znode.container.maxNeverUsedIntervalMs"),
+        },
         log: log(&settings),
         snapshot,
         digest_enabled: settings.is_on("digest.enabled"),
@@ -264,6 +278,31 @@ fn check_super_digest(settings: &Settings) -> Result<(), ConfigError> {
         Some((user, digest)) if !user.is_empty() && is_digest(digest) => Ok(()),
         None if setting.value.is_empty() => Ok(()),
         _ => Err(setting.invalid("nobody could authenticate with it", "super:<base64 of SHA1(super:password)>")),
+    }
+}
+
+/// Schemes that a client can have an identity of.
+const AUTH_SCHEMES: [&str; 2] = ["digest", "ip"];
+
+/// Empty where nothing is enforced. The rules and words are those of Apache's `AuthenticationHelper`.
+fn enforced_auth_schemes(settings: &Settings) -> Result<Vec<String>, ConfigError> {
+    if !settings.is_on("enforce.auth.enabled") {
+        return Ok(Vec::new());
+    }
+    let known =
+        || AUTH_SCHEMES.iter().filter(|s| **s != "digest" || settings.is_on("DigestAuthenticationProvider.enabled"));
+    let allowed = known().copied().collect::<Vec<_>>().join(", ");
+    let Some(setting) = settings.get("enforce.auth.schemes") else {
+        return Err(ConfigError::Missing {
+            place: settings.place("enforce.auth.enabled"),
+            what: "enforce.auth.enabled is true enforce.auth.schemes must be configured.".to_string(),
+            allowed: format!("enforce.auth.schemes=<some of {allowed}>"),
+        });
+    };
+    let schemes: Vec<String> = setting.value.split(',').map(|scheme| scheme.trim().to_string()).collect();
+    match schemes.iter().find(|scheme| !known().any(|known| known == scheme)) {
+        Some(unknown) => Err(setting.invalid(format!("Authentication scheme {unknown} is not available."), allowed)),
+        None => Ok(schemes),
     }
 }
 

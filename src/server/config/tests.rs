@@ -171,17 +171,13 @@ fn what_would_be_unsafe_to_ignore_is_refused() {
         "quorum.auth.enableSasl=true",
         "quorum.auth.serverRequireSasl=true",
         "sessionRequireClientSASLAuth=true",
-        "enforce.auth.enabled=true",
         "authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider",
         "dynamicConfigFile=/d/zoo.cfg.dynamic",
-        "extendedTypesEnabled=true",
-        "emulate353TTLNodes=true",
         "DigestAuthenticationProvider.digestAlg=BOGUS",
         "snapshot.compression.method=gz",
         "db.autocreate=false",
         "oraclePath=/d/oracle",
         "multiAddress.enabled=true",
-        "enforceQuota=true",
         "audit.enable=true",
         "ensembleAuthName=prod",
     ] {
@@ -199,6 +195,17 @@ fn what_would_be_unsafe_to_ignore_is_refused() {
     ] {
         check(line, "ok");
     }
+    check(
+        "enforce.auth.enabled=true",
+        "error: zoo.cfg:2: enforce.auth.enabled is true enforce.auth.schemes must be configured.; \
+         allowed: enforce.auth.schemes=<some of digest, ip>",
+    );
+    check(
+        "enforce.auth.enabled=true\nenforce.auth.schemes=digest,sasl",
+        "error: zoo.cfg:3: enforce.auth.schemes = digest,sasl: Authentication scheme sasl is not available.; \
+         allowed: digest, ip",
+    );
+    check("enforce.auth.enabled=true\nenforce.auth.schemes=digest, ip", "ok");
     check(
         "audit.enable=true",
         "error: zoo.cfg:2: audit.enable = true: there is no audit log yet; remove it; allowed: false",

@@ -38,7 +38,7 @@ fn assert_same(a: &DataTree, b: &DataTree) {
     assert_eq!(a.tree().node_count(), b.tree().node_count());
     assert_eq!(a.tree().approximate_data_bytes(), b.tree().approximate_data_bytes());
     assert_eq!(a.sessions(), b.sessions());
-    assert_eq!(a.containers().collect::<Vec<_>>(), b.containers().collect::<Vec<_>>());
+    assert_eq!(a.containers(), b.containers());
     assert_eq!(a.ephemeral_count(), b.ephemeral_count());
     for session in a.sessions().keys() {
         assert!(a.ephemerals_of(*session).eq(b.ephemerals_of(*session)));
@@ -231,7 +231,7 @@ fn prepare(data_tree: &DataTree, session: SessionId, request: Txn) -> Txn {
     match request {
         Txn::Create { path, data, acl, kind, with_stat, .. } => {
             let parent = tree.get(crate::tree::path::split(&path).unwrap().0);
-            match parent.filter(|parent| !parent.meta.owner.is_session() && tree.get(&path).is_none()) {
+            match parent.filter(|parent| !parent.is_ephemeral() && tree.get(&path).is_none()) {
                 Some(parent) => {
                     let parent_cversion = parent.meta.cversion + 1;
                     Txn::Create { path, data, acl, kind, with_stat, parent_cversion }

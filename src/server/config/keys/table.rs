@@ -58,7 +58,6 @@ const NO_CACHE: &str = "replies are not cached; encoding one costs less than fin
 const WATCHES: &str = "there is one watch table";
 const NO_JVM: &str = "there is no JVM to pause";
 const PATH_STATS: &str = "there are no path statistics yet";
-const CONTAINER: &str = "Apache reads it as a system property only, never from zoo.cfg";
 const METRICS: &str = "there is no metrics provider yet; mntr gives the figures";
 const LOGGING: &str = "diagnostics are set by ringkeeper.logLevel and ringkeeper.logFormat";
 
@@ -102,7 +101,7 @@ pub(super) static KEYS: &[Key] = &[
     honoured("syncEnabled", Bool, "true"),
     refused("dynamicConfigFile", Path, "", "there is no dynamic configuration yet; keep all keys in this file"),
     honoured("standaloneEnabled", Bool, "true"),
-    no_effect("reconfigEnabled", Bool, "false", ENSEMBLE),
+    honoured("reconfigEnabled", Bool, "false"),
     honoured("autopurge.snapRetainCount", any_int("snapshots; less than 3 counts as 3"), "3"),
     honoured("autopurge.purgeInterval", int(MIN_INT, 1 << 20, "hours; 0: off"), "0"),
     refused("sslQuorum", Bool, "false", NO_TLS),
@@ -148,8 +147,8 @@ pub(super) static KEYS: &[Key] = &[
     honoured("digest.enabled", Bool, "true"),
     no_effect("serializeLastProcessedZxid.enabled", Bool, "true", "snapshots always carry the last processed zxid, which 3.8 ignores"),
     no_effect("closeSessionTxn.enabled", Bool, "true", "closing a session always lists its ephemeral nodes, which every release since 3.6 reads"),
-    refused("extendedTypesEnabled", Bool, "false", "nodes with a time to live are not supported yet; remove it"),
-    refused("emulate353TTLNodes", Bool, "false", "nodes with a time to live are not supported yet; remove it"),
+    honoured("extendedTypesEnabled", Bool, "false"),
+    honoured("emulate353TTLNodes", Bool, "false"),
 
     // Limits and throttles.
     honoured("jute.maxbuffer", int(1, PACKET_BYTES_MAX, "bytes"), "1048575"),
@@ -183,7 +182,7 @@ pub(super) static KEYS: &[Key] = &[
     no_effect("largeRequestMaxBytes", any_int("bytes"), "104857600", REQUEST_THROTTLE),
     no_effect("maxResponseCacheSize", any_int("replies"), "400", NO_CACHE),
     no_effect("maxGetChildrenResponseCacheSize", any_int("replies"), "400", NO_CACHE),
-    refused("enforceQuota", Bool, "false", "quotas are kept but not enforced yet; remove it"),
+    honoured("enforceQuota", Bool, "false"),
     honoured("skipACL", YesNo, "no"),
     no_effect("leaderServes", YesNo, "yes", ENSEMBLE),
     no_effect("nio.numSelectorThreads", any_int("threads"), "", SHARDS),
@@ -202,9 +201,9 @@ pub(super) static KEYS: &[Key] = &[
     no_effect("maxInProcessingDeadWatchers", any_int("watchers"), "-1", WATCHES),
     no_effect("bitHashCacheSize", any_int(""), "10", WATCHES),
     no_effect("intBufferStartingSizeBytes", any_int("bytes"), "1024", "buffers grow by themselves"),
-    no_effect("znode.container.checkIntervalMs", any_int("ms"), "60000", CONTAINER),
-    no_effect("znode.container.maxPerMinute", any_int("nodes"), "10000", CONTAINER),
-    no_effect("znode.container.maxNeverUsedIntervalMs", any_long("ms"), "0", CONTAINER),
+    honoured("znode.container.checkIntervalMs", int(1, MAX_INT, "ms"), "60000"),
+    honoured("znode.container.maxPerMinute", int(1, MAX_INT, "nodes"), "10000"),
+    honoured("znode.container.maxNeverUsedIntervalMs", int(0, MAX_LONG, "ms; 0: never"), "0"),
 
     // Quorum.
     no_effect("cnxTimeout", any_int("ms"), "5000", ENSEMBLE),
@@ -260,8 +259,8 @@ pub(super) static KEYS: &[Key] = &[
     no_effect("IPAuthenticationProvider.usexforwardedfor", Bool, "false", NO_ADMIN),
     refused("ensembleAuthName", Text, "", "the ensemble scheme is not supported, so clients of other ensembles would not be turned away; remove it"),
     refused("sessionRequireClientSASLAuth", Bool, "false", NO_SASL),
-    refused("enforce.auth.enabled", Bool, "false", "sessions without authentication are not turned away yet; remove it and protect nodes by ACLs"),
-    no_effect("enforce.auth.schemes", Text, "", "it needs enforce.auth.enabled, which is not supported yet"),
+    honoured("enforce.auth.enabled", Bool, "false"),
+    honoured("enforce.auth.schemes", Text, ""),
     no_effect("allowSaslFailedClients", Bool, "false", SASL_DETAIL),
     refused("authProvider.*", AUTH_PROVIDERS, "", "only the built-in digest, ip and world schemes are supported; remove it"),
     no_effect("serverCnxnFactory", Text, "org.apache.zookeeper.server.NIOServerCnxnFactory", SHARDS),
