@@ -2,6 +2,7 @@
 //!
 //! Each takes events with the time at which they happen, and answers with effects that a driver carries out in order.
 
+pub mod election;
 pub mod member;
 pub mod quorum;
 pub mod types;

@@ -306,6 +306,11 @@ impl QuorumView {
         true
     }
 
+    /// Whether both views are the same but for versions.
+    pub fn same_content(&self, other: &QuorumView) -> bool {
+        self.current.same_content(&other.current) && self.last_seen.same_content(&other.last_seen)
+    }
+
     /// The participants of both configurations, by id.
     pub fn voters(&self) -> BTreeSet<ServerId> {
         self.current.voters().chain(self.last_seen.voters()).collect()
