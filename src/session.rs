@@ -58,6 +58,11 @@ impl Sessions {
         self.live.is_empty()
     }
 
+    /// When sessions run out, soonest first, and which then.
+    pub fn buckets(&self) -> impl Iterator<Item = (Instant, &BTreeSet<SessionId>)> {
+        self.buckets.iter().map(|(deadline, sessions)| (*deadline, sessions))
+    }
+
     /// A session id never given out before.
     pub fn allocate(&mut self) -> SessionId {
         self.next_id += 1;

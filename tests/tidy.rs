@@ -149,7 +149,7 @@ const ORDER: [&[&str]; 12] = [
     &["cnxn"],
     &["zab"],
     &["storage"],
-    &["server::config", "server::placement", "server::metrics", "server::admin"],
+    &["server::config", "server::placement", "server::metrics", "server::limits", "server::monitor", "server::admin"],
     &["shard"],
     &["server::run", "server::cli", "server"],
 ];

@@ -1,18 +1,31 @@
 //! Four-letter words: commands that stand where a connection's first frame length would.
 
+use crate::types::CnxnId;
+
 /// A known word (`FourLetterCommands`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FourLetter(&'static str);
+
+/// A word that waits for its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// Who asked.
+    pub cnxn: CnxnId,
+    /// What.
+    pub word: FourLetter,
+    /// The number behind `stmk`, else 0.
+    pub mask: i64,
+}
 
 /// All of Apache's. Anything else is taken for a frame length.
 const KNOWN: [&str; 18] = [
     "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "mntr", "ruok", "srst", "srvr", "stat",
     "stmk", "wchc", "wchp", "wchs",
 ];
-/// Those that this server can answer; the others are refused as if no whitelist had them.
-const ANSWERED: [&str; 9] = ["conf", "dirs", "envi", "isro", "mntr", "ruok", "srvr", "stat", "wchs"];
 /// What telnet sends when it is interrupted: answered with nothing.
 const TELNET_INTERRUPT: [u8; 4] = [0xff, 0xf4, 0xff, 0xfd];
+/// Bytes of the number behind `stmk`.
+pub(super) const MASK_BYTES: usize = 8;
 
 impl FourLetter {
     /// The word that these bytes are, if they are one. Anything else is taken for a frame length.
@@ -33,14 +46,15 @@ impl FourLetter {
         KNOWN.into_iter().map(FourLetter)
     }
 
-    /// The words that can be answered.
-    pub fn answered() -> impl Iterator<Item = FourLetter> {
-        ANSWERED.into_iter().map(FourLetter)
+    /// Whether it can be answered from what the asker's own shard has at hand. The others look at files or ask other
+    /// shards.
+    pub fn is_quick(self) -> bool {
+        matches!(self.0, "envi" | "gtmk" | "isro" | "ruok" | "srvr" | "stmk" | "wchs")
     }
 
-    /// Whether the answer holds sizes of files.
-    pub fn looks_at_files(self) -> bool {
-        matches!(self.0, "conf" | "dirs")
+    /// Whether a number of 8 bytes follows.
+    pub(super) fn has_mask(self) -> bool {
+        self.0 == "stmk"
     }
 
     /// What is answered to a word that is not among the allowed.

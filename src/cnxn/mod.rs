@@ -14,6 +14,7 @@
 //! Source: `NIOServerCnxn`, `ZooKeeperServer.processConnectRequest`, `CommitProcessor`, `FinalRequestProcessor`.
 
 pub mod auth;
+mod counters;
 mod four_letter;
 mod state;
 
@@ -25,12 +26,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use siphasher::sip::SipHasher13;
 
-pub use self::four_letter::FourLetter;
+pub use self::counters::{Counters, Latency, Summary};
+use self::four_letter::MASK_BYTES;
+pub use self::four_letter::{Asked, FourLetter};
 pub use self::state::{CloseReason, CnxnInfo};
-use self::state::{Cnxn, Pending, Phase};
+use self::state::{Cnxn, Counts, Pending, Phase};
 use crate::jute::{Reader as JuteReader, Write};
 use crate::proto::client::{
-    ConnectRequest, ConnectResponse, Id, ReplyHeader, RequestHeader, XID_PING, encode_event, perms,
+    ConnectRequest, ConnectResponse, EventType, Id, ReplyHeader, RequestHeader, XID_PING, encode_event, perms,
 };
 use crate::proto::frame::{self, Next};
 use crate::proto::op::{OpCode, ReadOp, WriteOp};
@@ -89,32 +92,6 @@ pub enum Progress {
     Closing,
 }
 
-/// Counters of a shard, for operators.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Counters {
-    /// Frames and four-letter words received.
-    pub received: u64,
-    /// Replies, events and texts sent.
-    pub sent: u64,
-    /// Requests answered, and the time they took.
-    pub latency_count: u64,
-    /// Sum of latencies in ms.
-    pub latency_sum_ms: u64,
-    /// Shortest.
-    pub latency_min_ms: u64,
-    /// Longest.
-    pub latency_max_ms: u64,
-}
-
-impl Counters {
-    fn answered(&mut self, ms: u64) {
-        self.latency_min_ms = if self.latency_count == 0 { ms } else { self.latency_min_ms.min(ms) };
-        self.latency_max_ms = self.latency_max_ms.max(ms);
-        self.latency_count += 1;
-        self.latency_sum_ms += ms;
-    }
-}
-
 /// The connections of one shard.
 pub struct Cnxns {
     settings: Settings,
@@ -131,7 +108,7 @@ pub struct Cnxns {
     touched: Instant,
     asks: Vec<Ask>,
     ready: Vec<Slot>,
-    texts: Vec<(CnxnId, FourLetter)>,
+    texts: Vec<Asked>,
     counters: Counters,
 }
 
@@ -181,13 +158,26 @@ impl Cnxns {
     }
 
     /// See [`Counters`].
-    pub fn counters(&self) -> Counters {
-        self.counters
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Starts the counters anew (`srst`).
     pub fn reset_counters(&mut self) {
         self.counters = Counters::default();
+    }
+
+    /// Starts those of each connection anew (`crst`).
+    pub fn reset_connections(&mut self) {
+        for cnxn in self.slots.iter_mut().flatten() {
+            cnxn.counts = Counts::default();
+        }
+    }
+
+    /// Each data watch: whose it is, and its path.
+    pub fn data_watches(&self) -> impl Iterator<Item = (SessionId, &Arc<str>)> {
+        let session = |slot: Slot| self.slots.get(slot as usize)?.as_ref()?.session();
+        self.watches.data_watches().map(move |(slot, path)| (session(slot).unwrap_or_default(), path))
     }
 
     /// Each connection, for `stat` and `cons`.
@@ -246,7 +236,12 @@ impl Cnxns {
                 && let Some(head) = bytes.first_chunk::<4>()
                 && let Some(word) = FourLetter::from_wire(*head)
             {
-                return self.four_letter(id, word);
+                if word.has_mask() && bytes.len() < head.len() + MASK_BYTES {
+                    return Progress::Need(head.len() + MASK_BYTES);
+                }
+                let mask = bytes[head.len()..].first_chunk::<MASK_BYTES>().filter(|_| word.has_mask());
+                let mask = mask.map_or(0, |mask| i64::from_be_bytes(*mask));
+                return self.four_letter(Asked { cnxn: id, word, mask });
             }
             match frame::next(bytes, limit) {
                 Next::Need(bytes) => return Progress::Need(bytes),
@@ -346,6 +341,7 @@ impl Cnxns {
                 Phase::New | Phase::Asked if silent_ms > sessionless_ms => CloseReason::NoSession,
                 _ => continue,
             };
+            self.counters.sessionless_expired += u64::from(reason == CloseReason::NoSession);
             cnxn.close(reason);
             self.ready.push(cnxn.id.slot);
         }
@@ -362,7 +358,7 @@ impl Cnxns {
     }
 
     /// Four-letter words to be answered by [`Cnxns::answer_text`].
-    pub fn take_texts(&mut self) -> Vec<(CnxnId, FourLetter)> {
+    pub fn take_texts(&mut self) -> Vec<Asked> {
         std::mem::take(&mut self.texts)
     }
 
@@ -385,24 +381,26 @@ impl Cnxns {
         self.slots.get_mut(id.slot as usize)?.as_mut().filter(|cnxn| cnxn.id == id)
     }
 
-    fn four_letter(&mut self, id: CnxnId, word: FourLetter) -> Progress {
+    fn four_letter(&mut self, asked: Asked) -> Progress {
         self.counters.received += 1;
-        let refused = word.refusal(&self.settings.four_letter_words);
-        let cnxn = self.get_mut(id).expect("looked up by the caller");
-        cnxn.received += 1;
+        self.counters.received_bytes += 4;
+        let refused = asked.word.refusal(&self.settings.four_letter_words);
+        let cnxn = self.get_mut(asked.cnxn).expect("looked up by the caller");
+        cnxn.counts.received += 1;
         cnxn.phase = Phase::Asked;
         match refused {
-            Some(text) => self.answer_text(id, text.as_bytes()),
-            None => self.texts.push((id, word)),
+            Some(text) => self.answer_text(asked.cnxn, text.as_bytes()),
+            None => self.texts.push(asked),
         }
         Progress::Paused
     }
 
     fn frame(&mut self, now: Instant, id: CnxnId, frame: Bytes) {
         self.counters.received += 1;
+        self.counters.received_bytes += 4 + frame.len() as u64;
         let cnxn = self.get_mut(id).expect("looked up by the caller");
         cnxn.heard = now;
-        cnxn.received += 1;
+        cnxn.counts.received += 1;
         match cnxn.phase {
             Phase::New => self.shake_hands(id, &frame),
             Phase::Established { session, .. } => {
@@ -424,6 +422,8 @@ impl Cnxns {
         }
         let timeout_ms = request.timeout_ms.clamp(min, max);
         cnxn.phase = Phase::Shaking { timeout_ms, read_only: request.read_only.map(|_| false) };
+        self.counters.connects += 1;
+        self.counters.renewals += u64::from(request.session != SessionId::NONE);
         self.asks.push(match request.session {
             SessionId::NONE => Ask::OpenSession { cnxn: id, timeout_ms },
             session => Ask::Attach { cnxn: id, session, timeout_ms, password: request.password },
@@ -443,6 +443,7 @@ impl Cnxns {
         cnxn.phase = Phase::Established { session, timeout_ms };
         cnxn.heard = now;
         cnxn.put_frame(|out| ConnectResponse { timeout_ms, session, password, read_only }.encode(out));
+        cnxn.counts.sent += 1;
         self.counters.sent += 1;
         self.by_session.insert(session, id.slot);
         self.ready.push(id.slot);
@@ -459,15 +460,15 @@ impl Cnxns {
             return self.close(id, CloseReason::AuthRequired);
         }
         match OpCode::from_wire(header.op) {
-            Some(OpCode::Ping) => self.put_header(id, XID_PING, self.tree.zxid(), 0),
+            Some(OpCode::Ping) => self.answer_ping(now, id, header.xid),
             Some(OpCode::Auth) => self.authenticate(id, header.xid, body),
             Some(OpCode::Sasl) => self.refuse_sasl(id, header.xid),
-            Some(op) if op.is_write() => {
-                let op = WriteOp::decode(op, &frame, body);
+            Some(code) if code.is_write() => {
+                let op = WriteOp::decode(code, &frame, body);
                 let cnxn = self.get_mut(id).expect("looked up by the caller");
                 let capture = matches!(cnxn.pending.back(), Some(Pending::Read { .. } | Pending::Sync { .. }));
                 let ids = Arc::clone(&cnxn.ids);
-                self.wait(id, Pending::Write { xid: header.xid, since: now });
+                self.wait(id, Pending::Write { xid: header.xid, op: code, since: now });
                 self.asks.push(Ask::Write(WriteRequest { cnxn: id, session, xid: header.xid, op, ids, capture }));
             }
             Some(OpCode::Sync) => {
@@ -518,11 +519,20 @@ impl Cnxns {
                 self.put_header(id, xid, Zxid::ZERO, 0);
             }
             Ok(Err(scheme)) => {
+                self.counters.auth_failed += 1;
                 tracing::warn!("Authentication failed for scheme: {scheme}");
                 self.put_header(id, xid, Zxid::ZERO, ErrorCode::AuthFailed.code());
                 self.close(id, CloseReason::AuthFailed);
             }
             Err(_) => self.close(id, CloseReason::BadRequest),
+        }
+    }
+
+    fn answer_ping(&mut self, now: Instant, id: CnxnId, xid: i32) {
+        let zxid = self.tree.zxid();
+        self.put_header(id, XID_PING, zxid, 0);
+        if let Some(cnxn) = self.get_mut(id) {
+            cnxn.counts.answered(OpCode::Ping, xid, zxid, now, now);
         }
     }
 
@@ -541,7 +551,7 @@ impl Cnxns {
         self.counters.sent += 1;
         if let Some(cnxn) = self.get_mut(id) {
             reply::encode_header(&mut cnxn.out, xid, zxid, err);
-            cnxn.sent += 1;
+            cnxn.counts.sent += 1;
             self.ready.push(id.slot);
         }
     }
@@ -572,38 +582,59 @@ impl Cnxns {
 
     fn fire(&mut self, zxid: Zxid, change: &crate::tree::Change) {
         let Cnxns { watches, slots, ready, counters, settings, .. } = self;
+        let mut found = [0u64; 5];
         watches.trigger(change, |slot, kind, path, list| {
+            found[kind as usize] += 1;
             let Some(cnxn) = &mut slots[slot as usize] else { return };
             if !settings.rules.skip_acl && acl::check(list, perms::READ, &cnxn.ids).is_err() {
                 return;
             }
-            counters.sent += 1;
-            cnxn.sent += 1;
+            let before = cnxn.out.len();
             cnxn.put_frame(|out| encode_event(out, zxid, kind, path));
+            counters.replied(cnxn.out.len() - before);
+            cnxn.counts.sent += 1;
             if cnxn.out.len() > OUTPUT_MAX_BYTES {
                 cnxn.close(CloseReason::NotReading);
             }
             ready.push(slot);
         });
+        for (kind, summary) in [
+            (EventType::NodeCreated, &mut counters.created_watches),
+            (EventType::NodeDeleted, &mut counters.deleted_watches),
+            (EventType::NodeDataChanged, &mut counters.changed_watches),
+            (EventType::NodeChildrenChanged, &mut counters.children_watches),
+        ] {
+            match found[kind as usize] {
+                0 => {}
+                count => summary.add(count),
+            }
+        }
     }
 
     fn reply(&mut self, now: Instant, id: CnxnId, xid: i32, commit: &Committed) {
         if let SessionChange::Opened { session, password } = commit.session {
             let Some(cnxn) = self.get_mut(id) else { return };
             let Phase::Shaking { timeout_ms, read_only } = cnxn.phase else { return };
-            return self.establish(now, id, session, password, timeout_ms, read_only);
+            self.establish(now, id, session, password, timeout_ms, read_only);
+            if let Some(cnxn) = self.get_mut(id) {
+                cnxn.counts.opened(commit.zxid, now);
+            }
+            return;
         }
         let cnxn = self.get_mut(id).expect("looked up by the caller");
         let front = cnxn.pending.pop_front();
-        let Some(Pending::Write { xid: expected, since }) = front else {
+        let Some(Pending::Write { xid: expected, op, since }) = front else {
             panic!("the next reply of {id:?} is due to a write, not to {front:?}");
         };
         assert_eq!(expected, xid, "replies of {id:?} are due in the order of its requests");
+        let before = cnxn.out.len();
         reply::encode(&mut cnxn.out, xid, commit.zxid, &commit.outcome);
-        cnxn.sent += 1;
+        let bytes = cnxn.out.len() - before;
+        cnxn.counts.answered(op, xid, commit.zxid, since, now);
+        cnxn.counts.sent += 1;
         self.outstanding -= usize::from(xid > 0);
-        self.counters.sent += 1;
-        self.counters.answered(now.since_ms(since));
+        self.counters.replied(bytes);
+        self.counters.answered(now.since_ms(since), true);
         self.ready.push(id.slot);
     }
 
@@ -637,15 +668,17 @@ impl Cnxns {
         let Cnxns { tree: newest, watches, slots, settings, ready, counters, .. } = self;
         let Some(cnxn) = &mut slots[slot as usize] else { return };
         let tree = tree.unwrap_or(newest);
+        let before = cnxn.out.len();
         match ReadOp::decode(op, body) {
             Ok(op) => read::Reader { tree, watches, slot, ids, rules: &settings.rules }.answer(xid, &op, &mut cnxn.out),
             Err(_) => {
                 reply::encode_header(&mut cnxn.out, xid, tree.zxid(), ErrorCode::MarshallingError.code());
             }
         }
-        cnxn.sent += 1;
-        counters.sent += 1;
-        counters.answered(now.since_ms(since));
+        cnxn.counts.answered(op, xid, tree.zxid(), since, now);
+        cnxn.counts.sent += 1;
+        counters.replied(cnxn.out.len() - before);
+        counters.answered(now.since_ms(since), false);
         ready.push(slot);
     }
 }

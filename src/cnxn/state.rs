@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::counters::Summary;
 use crate::proto::client::Id;
 use crate::proto::frame;
 use crate::proto::op::OpCode;
@@ -27,8 +28,52 @@ pub(super) struct Cnxn {
     pub(super) close: Option<CloseReason>,
     /// When something last came in.
     pub(super) heard: Instant,
-    pub(super) received: u64,
-    pub(super) sent: u64,
+    /// When it came.
+    pub(super) accepted: Instant,
+    pub(super) counts: Counts,
+}
+
+/// What `cons` tells of a connection, since it came or `crst`.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Counts {
+    /// Frames received.
+    pub received: u64,
+    /// Frames sent.
+    pub sent: u64,
+    /// Times from request to reply in ms.
+    pub latency: Summary,
+    /// The last answer.
+    pub last: Option<LastAnswer>,
+}
+
+/// See [`Counts`].
+#[derive(Clone, Copy, Debug)]
+pub struct LastAnswer {
+    /// To what: Apache's short name.
+    pub op: &'static str,
+    /// xid of the last request that had none of the special ones.
+    pub cxid: Option<i32>,
+    /// In the reply's header.
+    pub zxid: Zxid,
+    /// When.
+    pub at: Instant,
+    /// How long it took.
+    pub latency_ms: u64,
+}
+
+impl Counts {
+    pub(super) fn answered(&mut self, op: OpCode, xid: i32, zxid: Zxid, since: Instant, now: Instant) {
+        let latency_ms = now.since_ms(since);
+        let cxid = if xid >= 0 { Some(xid) } else { self.last.and_then(|last| last.cxid) };
+        self.latency.add(latency_ms);
+        self.last = Some(LastAnswer { op: op.short_name(), cxid, zxid, at: now, latency_ms });
+    }
+
+    /// The session was opened.
+    pub(super) fn opened(&mut self, zxid: Zxid, now: Instant) {
+        self.latency.add(0);
+        self.last = Some(LastAnswer { op: "SESS", cxid: Some(0), zxid, at: now, latency_ms: 0 });
+    }
 }
 
 /// How far a connection has come.
@@ -49,6 +94,7 @@ pub(super) enum Phase {
 pub(super) enum Pending {
     Write {
         xid: i32,
+        op: OpCode,
         since: Instant,
     },
     /// Waits for the writes before it.
@@ -149,12 +195,16 @@ pub struct CnxnInfo {
     pub peer: SocketAddr,
     /// Requests without a reply.
     pub queued: usize,
-    /// Frames received.
-    pub received: u64,
-    /// Frames sent.
-    pub sent: u64,
+    /// See [`Counts`].
+    pub counts: Counts,
     /// 0 before the handshake.
     pub session: SessionId,
+    /// Negotiated; `None` before the handshake.
+    pub timeout_ms: Option<i32>,
+    /// When it came.
+    pub accepted: Instant,
+    /// When something last came in.
+    pub heard: Instant,
     /// Whether a four-letter word is being answered on it.
     pub asked: bool,
 }
@@ -171,8 +221,8 @@ impl Cnxn {
             out: Vec::new(),
             close: None,
             heard: now,
-            received: 0,
-            sent: 0,
+            accepted: now,
+            counts: Counts::default(),
         }
     }
 
@@ -207,9 +257,14 @@ impl Cnxn {
         CnxnInfo {
             peer: self.peer,
             queued: self.pending.len(),
-            received: self.received,
-            sent: self.sent,
+            counts: self.counts,
             session: self.session().unwrap_or_default(),
+            timeout_ms: match self.phase {
+                Phase::Established { timeout_ms, .. } => Some(timeout_ms),
+                _ => None,
+            },
+            accepted: self.accepted,
+            heard: self.heard,
             asked: self.phase == Phase::Asked,
         }
     }

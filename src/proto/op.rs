@@ -89,6 +89,37 @@ impl OpCode {
         })
     }
 
+    /// What Apache's `cons` calls it.
+    pub fn short_name(self) -> &'static str {
+        use OpCode::*;
+        match self {
+            Create | Create2 | CreateContainer | CreateTtl => "CREA",
+            Delete => "DELE",
+            Exists => "EXIS",
+            GetData => "GETD",
+            SetData => "SETD",
+            GetAcl => "GETA",
+            SetAcl => "SETA",
+            GetChildren | GetChildren2 => "GETC",
+            Sync => "SYNC",
+            Ping => "PING",
+            Check => "CHEC",
+            Multi => "MULT",
+            MultiRead => "MLTR",
+            Reconfig => "RECO",
+            CheckWatches => "CHKW",
+            RemoveWatches => "REMW",
+            CloseSession => "CLOS",
+            SetWatches => "SETW",
+            SetWatches2 => "STW2",
+            GetEphemerals => "GETE",
+            GetAllChildrenNumber => "GETACN",
+            AddWatch => "ADDW",
+            WhoAmI => "HOMI",
+            Auth | Sasl => "NA",
+        }
+    }
+
     /// Whether the operation is for the shard that orders writes: all that change something, and one that asks what only
     /// that shard knows.
     pub fn is_write(self) -> bool {

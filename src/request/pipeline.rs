@@ -173,7 +173,13 @@ pub struct Pipeline {
     proposals: Proposals,
     answers: Vec<Answer>,
     containers: ContainerManager,
+    /// Digests of the tree as they were after some transactions, oldest first, at most [`DIGESTS_MAX`].
+    digest_log: VecDeque<(Zxid, u64)>,
 }
+
+/// Digests that are remembered (`hash`); one of each so many transactions.
+const DIGESTS_MAX: usize = 1024;
+const DIGEST_INTERVAL: i64 = 128;
 
 impl Answer {
     /// Who is to be told.
@@ -210,6 +216,7 @@ impl Pipeline {
             proposals: Proposals::default(),
             answers: Vec::new(),
             containers: ContainerManager::new(containers, now),
+            digest_log: VecDeque::new(),
         }
     }
 
@@ -240,9 +247,15 @@ impl Pipeline {
         self.committed
     }
 
-    /// Number of sessions.
-    pub fn session_count(&self) -> usize {
-        self.sessions.len()
+    /// The sessions.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Digests of the tree after every 128th transaction, oldest first: servers that agree have the same
+    /// (`DataTree.logZxidDigest`).
+    pub fn digest_log(&self) -> impl Iterator<Item = (Zxid, u64)> {
+        self.digest_log.iter().copied().filter(|(zxid, _)| *zxid <= self.committed)
     }
 
     /// Writes accepted and not committed.
@@ -435,6 +448,12 @@ impl Pipeline {
         session: SessionChange,
     ) {
         let digest = self.digests.then(|| self.head.tree().digest());
+        if let Some(digest) = digest.filter(|_| header.zxid.0 % DIGEST_INTERVAL == 0) {
+            if self.digest_log.len() == DIGESTS_MAX {
+                self.digest_log.pop_front();
+            }
+            self.digest_log.push_back((header.zxid, digest));
+        }
         LoggedTxn::encode_parts(&mut self.proposals.bytes, &header, txn, digest);
         self.proposals.ends.push((header.zxid, self.proposals.bytes.len()));
         let Applied { outcome, changes } = applied;

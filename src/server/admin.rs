@@ -1,19 +1,34 @@
-//! Four-letter words, and the limits on connections: what all client shards have in common.
+//! Four-letter words: what operators ask of a running server.
+//!
+//! Each client shard reports its counters a few times a second, which answers the quick words. The others need lists
+//! that only the shards have, or look at files: a question goes to every shard's box, each answers at its next tick,
+//! and the parts are put together on a helper thread, so that a long answer holds up no client.
 //!
 //! Source: `org.apache.zookeeper.server.command`, `ServerStats`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use super::config::Config;
+use super::limits::Limits;
 use super::metrics::LogMetrics;
-use crate::cnxn::{CnxnInfo, Cnxns, Counters, FourLetter};
-use crate::types::Zxid;
+use super::monitor::{Figures, java_double};
+use crate::cnxn::{Asked, CnxnInfo, Cnxns, Counters, FourLetter};
+use crate::request::pipeline::Pipeline;
+use crate::types::{Instant, SessionId, WallMs, Zxid};
 
 /// What Apache's version line would say; clients and exporters parse the number.
 pub const VERSION: &str = concat!("3.9.5-ringkeeper-", env!("CARGO_PKG_VERSION"), ", built on 2026-11-22 00:00 UTC");
+
+/// How long an answer waits for the parts of all shards; what is missing then is left out.
+const PARTS_PATIENCE: Duration = Duration::from_secs(5);
+/// Apache's trace mask before anybody sets another; it has no effect here.
+const TRACE_MASK: i64 = 306;
+/// Connections fall silent in buckets of this many ms, for `dump`.
+const CONNECTION_BUCKET_MS: u64 = 10_000;
 
 /// The parts of the answers that come from all shards.
 pub struct Shared {
@@ -22,9 +37,12 @@ pub struct Shared {
     limits: Arc<Limits>,
     log: Arc<LogMetrics>,
     reports: Vec<Mutex<Report>>,
+    /// Questions to each client shard, and last to the ordering shard.
+    boxes: Vec<Mutex<Vec<Question>>>,
+    trace_mask: AtomicI64,
 }
 
-/// What a shard says of itself a few times a second.
+/// What a client shard says of itself a few times a second.
 #[derive(Clone, Default)]
 struct Report {
     counters: Counters,
@@ -36,7 +54,39 @@ struct Report {
     zxid: Zxid,
     znodes: usize,
     data_bytes: u64,
-    infos: Vec<CnxnInfo>,
+}
+
+/// What is asked of the shards.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    Connections,
+    Watches,
+    ResetConnections,
+    ResetCounters,
+    /// Of the ordering shard: sessions, ephemerals, digests.
+    Order,
+}
+
+struct Question {
+    subject: Subject,
+    parts: mpsc::Sender<Part>,
+}
+
+/// A shard's part of an answer.
+enum Part {
+    Connections(Vec<CnxnInfo>),
+    Watches(Vec<(SessionId, Arc<str>)>),
+    Order(Box<Order>),
+    Done,
+}
+
+/// What the ordering shard knows.
+#[derive(Default)]
+struct Order {
+    expiry: Vec<(Instant, Vec<SessionId>)>,
+    sessions: usize,
+    ephemerals: Vec<(SessionId, Vec<Arc<str>>)>,
+    digests: Vec<(Zxid, u64)>,
 }
 
 impl Shared {
@@ -48,24 +98,85 @@ impl Shared {
             limits: Arc::new(Limits::new(config)),
             log,
             reports: (0..shards).map(|_| Mutex::default()).collect(),
+            boxes: (0..=shards).map(|_| Mutex::default()).collect(),
+            trace_mask: AtomicI64::new(TRACE_MASK),
         }
     }
-}
 
-/// Bytes of all files in the data directories.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct DirSizes {
-    snapshots: u64,
-    logs: u64,
-}
+    /// Answers what was asked of the ordering shard. To be called at each tick.
+    pub fn answer_for_order(&self, pipeline: &Pipeline) {
+        for question in std::mem::take(&mut *locked(&self.boxes[self.reports.len()])) {
+            let head = pipeline.head();
+            let paths = |(session, paths): (&SessionId, &std::collections::BTreeSet<Arc<str>>)| {
+                (*session, paths.iter().cloned().collect())
+            };
+            let buckets = pipeline.sessions().buckets();
+            let order = Order {
+                expiry: buckets.map(|(at, ids)| (at, ids.iter().copied().collect())).collect(),
+                sessions: pipeline.sessions().len(),
+                ephemerals: head.ephemerals().iter().map(paths).collect(),
+                digests: pipeline.digest_log().collect(),
+            };
+            // Who asked may have given up.
+            drop(question.parts.send(Part::Order(Box::new(order))));
+        }
+    }
 
-impl DirSizes {
-    fn text(self) -> String {
-        format!("datadir_size: {}\nlogdir_size: {}\n", self.snapshots, self.logs)
+    /// Asks client shards or the ordering shard.
+    fn ask(&self, subject: Subject) -> Parts {
+        let (parts, receiver) = mpsc::channel();
+        let shards = self.reports.len();
+        let asked = if subject == Subject::Order { shards..shards + 1 } else { 0..shards };
+        for shard in asked.clone() {
+            locked(&self.boxes[shard]).push(Question { subject, parts: parts.clone() });
+        }
+        Parts { receiver, count: asked.len() }
+    }
+
+    fn total(&self, newest: usize) -> Report {
+        let mut total = Report::default();
+        for (i, report) in self.reports.iter().enumerate() {
+            total.add(&locked(report), i == newest);
+        }
+        total
     }
 }
 
-/// One shard's view of them.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Parts that are on their way.
+struct Parts {
+    receiver: mpsc::Receiver<Part>,
+    count: usize,
+}
+
+impl Parts {
+    /// Waits for them. Blocks.
+    fn collect(self) -> Vec<Part> {
+        let deadline = std::time::Instant::now() + PARTS_PATIENCE;
+        let left = || deadline.saturating_duration_since(std::time::Instant::now());
+        (0..self.count).map_while(|_| self.receiver.recv_timeout(left()).ok()).collect()
+    }
+
+    fn connections(self) -> Vec<CnxnInfo> {
+        let infos = |part| if let Part::Connections(infos) = part { infos } else { Vec::new() };
+        self.collect().into_iter().flat_map(infos).collect()
+    }
+
+    fn watches(self) -> Vec<(SessionId, Arc<str>)> {
+        let watches = |part| if let Part::Watches(watches) = part { watches } else { Vec::new() };
+        self.collect().into_iter().flat_map(watches).collect()
+    }
+
+    fn order(self) -> Order {
+        let order = |part| if let Part::Order(order) = part { Some(*order) } else { None };
+        self.collect().into_iter().find_map(order).unwrap_or_default()
+    }
+}
+
+/// One client shard's view of them.
 pub struct Admin {
     shared: Arc<Shared>,
     shard: usize,
@@ -82,10 +193,32 @@ impl Admin {
         &self.shared.limits
     }
 
-    /// Lets the other shards see how this one is doing.
-    pub fn publish(&self, cnxns: &Cnxns) {
+    /// Reports, and answers what other shards have asked of this one. To be called at each tick.
+    pub fn tick(&self, cnxns: &mut Cnxns) {
+        self.publish(cnxns);
+        for question in std::mem::take(&mut *locked(&self.shared.boxes[self.shard])) {
+            let part = match question.subject {
+                Subject::Connections => Part::Connections(cnxns.infos().collect()),
+                Subject::Watches => {
+                    Part::Watches(cnxns.data_watches().map(|(session, path)| (session, Arc::clone(path))).collect())
+                }
+                Subject::ResetConnections => {
+                    cnxns.reset_connections();
+                    Part::Done
+                }
+                Subject::ResetCounters => {
+                    cnxns.reset_counters();
+                    Part::Done
+                }
+                Subject::Order => Part::Done,
+            };
+            drop(question.parts.send(part));
+        }
+    }
+
+    fn publish(&self, cnxns: &Cnxns) {
         let report = Report {
-            counters: cnxns.counters(),
+            counters: cnxns.counters().clone(),
             connections: cnxns.len(),
             outstanding: cnxns.outstanding(),
             watches: cnxns.watches().count(),
@@ -93,94 +226,132 @@ impl Admin {
             zxid: cnxns.tree().zxid(),
             znodes: cnxns.tree().node_count(),
             data_bytes: cnxns.tree().approximate_data_bytes(),
-            infos: if self.shared.reports.len() > 1 { cnxns.infos().collect() } else { Vec::new() },
         };
-        if let Ok(mut slot) = self.shared.reports[self.shard].lock() {
-            *slot = report;
-        }
+        *locked(&self.shared.reports[self.shard]) = report;
     }
 
-    /// The answer to a word.
-    ///
-    /// `sizes` are used by those that look at files only.
-    pub fn answer(&self, word: FourLetter, cnxns: &Cnxns, sizes: DirSizes) -> Vec<u8> {
+    /// The answer to a word that [`FourLetter::is_quick`].
+    pub fn answer(&self, asked: &Asked, cnxns: &Cnxns) -> Vec<u8> {
         self.publish(cnxns);
-        let mut total = Report::default();
-        for (i, report) in self.shared.reports.iter().enumerate() {
-            let Ok(report) = report.lock() else { continue };
-            total.add(&report, i == self.shard);
+        let total = || self.shared.total(self.shard);
+        match asked.word.word() {
+            "ruok" => "imok".to_owned(),
+            "isro" => "rw".to_owned(),
+            "srvr" => format!("Zookeeper version: {VERSION}\n{}", total().server_stats()),
+            "envi" => environment(),
+            "wchs" => total().watch_summary(),
+            "gtmk" => self.shared.trace_mask.load(Relaxed).to_string(),
+            "stmk" => {
+                self.shared.trace_mask.store(asked.mask, Relaxed);
+                asked.mask.to_string()
+            }
+            _ => String::new(),
         }
-        if self.shared.reports.len() == 1 {
-            total.infos = cnxns.infos().collect();
-        }
-        match word.word() {
-            "ruok" => b"imok".to_vec(),
-            "isro" => b"rw".to_vec(),
-            "srvr" => self.srvr(&total).into_bytes(),
-            "stat" => self.stat(&total).into_bytes(),
-            "mntr" => self.mntr(&total).into_bytes(),
-            "conf" => self.conf(sizes).into_bytes(),
-            "dirs" => sizes.text().into_bytes(),
-            "envi" => environment().into_bytes(),
-            "wchs" => total.watch_summary().into_bytes(),
-            _ => Vec::new(),
-        }
+        .into_bytes()
     }
 
-    fn srvr(&self, total: &Report) -> String {
-        format!("Zookeeper version: {VERSION}\n{}", total.server_stats())
+    /// The answer to any other word: work that blocks, for a helper thread. `now` and `wall` are the same moment.
+    pub fn work_out(&self, word: FourLetter, now: Instant, wall: WallMs) -> impl FnOnce() -> Vec<u8> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        let shard = self.shard;
+        move || {
+            match word.word() {
+                "conf" => shared.conf(),
+                "dirs" => shared.dir_sizes().text(),
+                "stat" => shared.stat(shard),
+                "cons" => connections_in_full(&shared.ask(Subject::Connections).connections(), now, wall),
+                "crst" => {
+                    shared.ask(Subject::ResetConnections).collect();
+                    "Connection stats reset.\n".to_owned()
+                }
+                "srst" => {
+                    shared.ask(Subject::ResetCounters).collect();
+                    "Server stats reset.\n".to_owned()
+                }
+                "wchc" => watches_by_session(&shared.ask(Subject::Watches).watches()),
+                "wchp" => watches_by_path(&shared.ask(Subject::Watches).watches()),
+                "dump" => shared.dump(now, wall),
+                "hash" => hashes(&shared.ask(Subject::Order).order().digests),
+                "mntr" => shared.mntr(shard),
+                _ => String::new(),
+            }
+            .into_bytes()
+        }
     }
+}
 
-    fn stat(&self, total: &Report) -> String {
+impl Shared {
+    fn stat(&self, shard: usize) -> String {
+        let infos = self.ask(Subject::Connections).connections();
         let mut text = format!("Zookeeper version: {VERSION}\nClients:\n");
-        for info in &total.infos {
-            let ops = if info.asked { 0 } else { 1 };
-            let (queued, received, sent) = (info.queued, info.received, info.sent);
-            let _ = writeln!(text, " /{}[{ops}](queued={queued},recved={received},sent={sent})", info.peer);
+        for info in &infos {
+            let _ = writeln!(text, " {})", connection_in_brief(info));
         }
-        text + "\n" + &total.server_stats()
+        text + "\n" + &self.total(shard).server_stats()
     }
 
-    fn mntr(&self, total: &Report) -> String {
-        let c = &total.counters;
-        let log = self.shared.log.read();
-        let mut text = String::new();
-        let mut put = |key: &str, value: &dyn std::fmt::Display| {
-            let _ = writeln!(text, "zk_{key}\t{value}");
-        };
-        put("version", &VERSION);
-        put("server_state", &"standalone");
-        put("avg_latency", &java_double(average(c)));
-        put("max_latency", &c.latency_max_ms);
-        put("min_latency", &c.latency_min_ms);
-        put("packets_received", &c.received);
-        put("packets_sent", &c.sent);
-        put("num_alive_connections", &total.connections);
-        put("outstanding_requests", &total.outstanding);
-        put("znode_count", &total.znodes);
-        put("watch_count", &total.watches);
-        put("approximate_data_size", &total.data_bytes);
-        put("uptime", &self.shared.start.elapsed().as_millis());
-        let mut own = |key: &str, value: u64| {
-            let _ = writeln!(text, "ringkeeper_{key}\t{value}");
-        };
-        own("log_flushes", log.flushes);
-        own("log_flushed_txns", log.records);
-        own("log_flushed_bytes", log.bytes);
-        own("log_flush_p50_us", log.p50_us);
-        own("log_flush_p99_us", log.p99_us);
-        own("log_flush_max_us", log.max_us);
+    fn dump(&self, now: Instant, wall: WallMs) -> String {
+        let order = self.ask(Subject::Order).order();
+        let infos = self.ask(Subject::Connections).connections();
+        let date = |at: Instant| date_text(WallMs(wall.0 + at.0 as i64 - now.0 as i64));
+        let mut text = "SessionTracker dump:\n".to_owned();
+        let _ = writeln!(text, "Session Sets ({})/({}):", order.expiry.len(), order.sessions);
+        for (at, sessions) in &order.expiry {
+            let _ = writeln!(text, "{} expire at {}:", sessions.len(), date(*at));
+            indented(&mut text, sessions);
+        }
+        let _ = writeln!(text, "ephemeral nodes dump:\nSessions with Ephemerals ({}):", order.ephemerals.len());
+        for (session, paths) in &order.ephemerals {
+            let _ = writeln!(text, "{session}:");
+            indented(&mut text, paths);
+        }
+        let mut silent: BTreeMap<Instant, Vec<&CnxnInfo>> = BTreeMap::new();
+        let sessionless_ms = self.config.sessionless_timeout.as_millis() as u64;
+        for info in &infos {
+            let timeout_ms = info.timeout_ms.map_or(sessionless_ms, |ms| ms.max(0) as u64);
+            let bucket = (info.heard.0 + timeout_ms) / CONNECTION_BUCKET_MS + 1;
+            silent.entry(Instant(bucket * CONNECTION_BUCKET_MS)).or_default().push(info);
+        }
+        let _ = writeln!(text, "Connections dump:\nConnections Sets ({})/({}):", silent.len(), infos.len());
+        for (at, infos) in &silent {
+            let _ = writeln!(text, "{} expire at {}:", infos.len(), date(*at));
+            for info in infos {
+                let _ = writeln!(text, "\tip: /{} sessionId: {}", info.peer, info.session);
+            }
+        }
         text
     }
 
-    /// Finds out how much the data directories hold. The work blocks: it is for a helper thread.
-    pub fn look_at_files(&self) -> impl FnOnce() -> DirSizes + Send + 'static {
-        let (snapshots, logs) = (self.shared.config.snapshot_dir(), self.shared.config.log_dir());
-        move || DirSizes { snapshots: dir_bytes(&snapshots), logs: dir_bytes(&logs) }
+    fn mntr(&self, shard: usize) -> String {
+        let order = self.ask(Subject::Order).order();
+        let total = self.total(shard);
+        let open_files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        Figures {
+            version: VERSION,
+            counters: &total.counters,
+            connections: total.connections,
+            outstanding: total.outstanding,
+            znodes: total.znodes,
+            watches: total.watches,
+            ephemerals: order.ephemerals.iter().map(|(_, paths)| paths.len()).sum(),
+            data_bytes: total.data_bytes,
+            sessions: order.sessions,
+            uptime_ms: self.start.elapsed().as_millis(),
+            open_files: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
+            open_files_max: open_files_max.unwrap_or(u64::MAX),
+            rejected: self.limits.rejected(),
+            log: self.log.read(),
+        }
+        .text()
     }
 
-    fn conf(&self, sizes: DirSizes) -> String {
-        let c = &self.shared.config;
+    fn dir_sizes(&self) -> DirSizes {
+        DirSizes { snapshots: dir_bytes(&self.config.snapshot_dir()), logs: dir_bytes(&self.config.log_dir()) }
+    }
+
+    fn conf(&self) -> String {
+        let c = &self.config;
+        let sizes = self.dir_sizes();
         let port = c.client_addr.as_ref().map_or(-1, |addr| i32::from(addr.port));
         let (snapshots, logs) = (c.snapshot_dir(), c.log_dir());
         format!(
@@ -200,25 +371,28 @@ impl Admin {
     }
 }
 
+/// Bytes of all files in the data directories.
+#[derive(Clone, Copy, Default, Debug)]
+struct DirSizes {
+    snapshots: u64,
+    logs: u64,
+}
+
+impl DirSizes {
+    fn text(self) -> String {
+        format!("datadir_size: {}\nlogdir_size: {}\n", self.snapshots, self.logs)
+    }
+}
+
 impl Report {
     fn add(&mut self, other: &Report, newest: bool) {
-        let (c, o) = (&mut self.counters, &other.counters);
-        c.received += o.received;
-        c.sent += o.sent;
-        if o.latency_count > 0 {
-            c.latency_min_ms =
-                if c.latency_count == 0 { o.latency_min_ms } else { c.latency_min_ms.min(o.latency_min_ms) };
-        }
-        c.latency_max_ms = c.latency_max_ms.max(o.latency_max_ms);
-        c.latency_count += o.latency_count;
-        c.latency_sum_ms += o.latency_sum_ms;
+        self.counters.merge(&other.counters);
         self.connections += other.connections;
         self.outstanding += other.outstanding;
         self.watches += other.watches;
         self.data_watches.0 += other.data_watches.0;
         self.data_watches.1 += other.data_watches.1;
         self.data_watches.2 += other.data_watches.2;
-        self.infos.extend(other.infos.iter().cloned());
         if newest {
             (self.zxid, self.znodes, self.data_bytes) = (other.zxid, other.znodes, other.data_bytes);
         }
@@ -235,9 +409,9 @@ impl Report {
         format!(
             "Latency min/avg/max: {}/{}/{}\nReceived: {}\nSent: {}\nConnections: {}\nOutstanding: {}\nZxid: {}\n\
              Mode: standalone\nNode count: {}\n",
-            c.latency_min_ms,
-            java_double(average(c)),
-            c.latency_max_ms,
+            c.latency.min,
+            java_double(c.latency.average()),
+            c.latency.max,
             c.received,
             c.sent,
             self.connections,
@@ -248,6 +422,104 @@ impl Report {
     }
 }
 
+/// Without the closing parenthesis. The number in brackets says what a selector would wait for: nothing while a word
+/// is answered, else to read.
+fn connection_in_brief(info: &CnxnInfo) -> String {
+    let ops = if info.asked { 0 } else { 1 };
+    let (queued, received, sent) = (info.queued, info.counts.received, info.counts.sent);
+    format!("/{}[{ops}](queued={queued},recved={received},sent={sent}", info.peer)
+}
+
+/// `cons` (`ServerCnxn.dumpConnectionInfo`).
+fn connections_in_full(infos: &[CnxnInfo], now: Instant, wall: WallMs) -> String {
+    let mut text = String::new();
+    for info in infos {
+        let _ = write!(text, " {}", connection_in_brief(info));
+        if let Some(timeout_ms) = info.timeout_ms {
+            let last = info.counts.last;
+            let established = wall.0 - now.since_ms(info.accepted) as i64;
+            let op = last.map_or("NA", |last| last.op);
+            let _ = write!(text, ",sid={},lop={op},est={established},to={timeout_ms}", info.session);
+            if let Some(cxid) = last.and_then(|last| last.cxid) {
+                let _ = write!(text, ",lcxid=0x{cxid:x}");
+            }
+            let zxid = last.map_or(Zxid(-1), |last| last.zxid);
+            let (at, took_ms) = last.map_or((0, 0), |last| (last.at.0, last.latency_ms));
+            let latency = &info.counts.latency;
+            let average = latency.average() as u64;
+            let (min, max) = (latency.min, latency.max);
+            let _ = write!(text, ",lzxid={zxid},lresp={at},llat={took_ms},minlat={min},avglat={average},maxlat={max}");
+        }
+        text.push_str(")\n");
+    }
+    text + "\n"
+}
+
+/// `wchc`.
+fn watches_by_session(watches: &[(SessionId, Arc<str>)]) -> String {
+    let mut text = String::new();
+    let mut last = None;
+    for (session, path) in watches {
+        if last != Some(session) {
+            let _ = writeln!(text, "{session}");
+        }
+        last = Some(session);
+        let _ = writeln!(text, "\t{path}");
+    }
+    text + "\n"
+}
+
+/// `wchp`.
+fn watches_by_path(watches: &[(SessionId, Arc<str>)]) -> String {
+    let mut by_path: BTreeMap<&str, Vec<SessionId>> = BTreeMap::new();
+    for (session, path) in watches {
+        by_path.entry(path).or_default().push(*session);
+    }
+    let mut text = String::new();
+    for (path, sessions) in by_path {
+        let _ = writeln!(text, "{path}");
+        indented(&mut text, &sessions);
+    }
+    text + "\n"
+}
+
+fn indented(text: &mut String, lines: &[impl std::fmt::Display]) {
+    for line in lines {
+        let _ = writeln!(text, "\t{line}");
+    }
+}
+
+/// `hash`.
+fn hashes(digests: &[(Zxid, u64)]) -> String {
+    digests.iter().map(|(zxid, digest)| format!("{:x}: {digest}\n", zxid.0)).collect()
+}
+
+/// As Java prints a date, in UTC: `Sat Nov 21 22:52:09 UTC 2026`.
+fn date_text(at: WallMs) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let seconds = at.0.div_euclid(1000);
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Years are counted from March, so that a leap day is a year's last.
+    let from_march = days + 719_468;
+    let era = from_march.div_euclid(146_097);
+    let day_of_era = from_march.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12;
+    let year = era * 400 + year_of_era + i64::from(month < 2);
+    format!(
+        "{} {} {day:02} {:02}:{:02}:{:02} UTC {year}",
+        DAYS[days.rem_euclid(7) as usize],
+        MONTHS[month as usize],
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
 /// Apache's keys; what only a Java program has is said not to be.
 fn environment() -> String {
     let name = rustix::system::uname();
@@ -256,7 +528,8 @@ fn environment() -> String {
     format!(
         "Environment:\nzookeeper.version={VERSION}\nhost.name={}\njava.version=n/a\njava.vendor=n/a\njava.home=n/a\n\
          java.class.path=n/a\njava.library.path=n/a\njava.io.tmpdir={}\njava.compiler=<NA>\nos.name=Linux\n\
-         os.arch={}\nos.version={}\nuser.name={}\nuser.home={}\nuser.dir={dir}\n",
+         os.arch={}\nos.version={}\nuser.name={}\nuser.home={}\nuser.dir={dir}\nos.memory.free=n/a\nos.memory.max=n/a\n\
+         os.memory.total=n/a\n",
         name.nodename().to_string_lossy(),
         std::env::temp_dir().display(),
         name.machine().to_string_lossy(),
@@ -266,67 +539,25 @@ fn environment() -> String {
     )
 }
 
-fn average(counters: &Counters) -> f64 {
-    if counters.latency_count == 0 { 0.0 } else { counters.latency_sum_ms as f64 / counters.latency_count as f64 }
-}
-
-/// Up to four decimals, at least one.
-fn java_double(value: f64) -> String {
-    let text = format!("{value:.4}");
-    let trimmed = text.trim_end_matches('0');
-    if trimmed.ends_with('.') { format!("{trimmed}0") } else { trimmed.to_owned() }
-}
-
 fn dir_bytes(dir: &std::path::Path) -> u64 {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 
-/// How many connections there are, and may be.
-pub struct Limits {
-    per_address_max: Option<u32>,
-    total_max: Option<u32>,
-    open: Mutex<(u32, HashMap<IpAddr, u32>)>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A connection's place among the admitted; dropping it gives it back.
-pub struct Ticket {
-    limits: Arc<Limits>,
-    address: IpAddr,
-}
-
-impl Limits {
-    fn new(config: &Config) -> Limits {
-        Limits { per_address_max: config.max_client_cnxns, total_max: config.max_cnxns, open: Mutex::default() }
-    }
-
-    /// Admits a connection from that address, or says in Apache's words why not.
-    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Ticket, String> {
-        let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (total, by_address) = &mut *open;
-        if let Some(max) = self.total_max.filter(|max| *total >= *max) {
-            return Err(format!("Too many connections max allowed is {max}"));
-        }
-        let count = by_address.entry(address).or_insert(0);
-        if let Some(max) = self.per_address_max.filter(|max| *count >= *max) {
-            return Err(format!("Too many connections from /{address} - max is {max}"));
-        }
-        *count += 1;
-        *total += 1;
-        Ok(Ticket { limits: Arc::clone(self), address })
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let mut open = self.limits.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (total, by_address) = &mut *open;
-        *total -= 1;
-        if let Some(count) = by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&self.address);
-            }
+    #[test]
+    fn dates_as_java_prints_them() {
+        for (seconds, expected) in [
+            (0, "Thu Jan 01 00:00:00 UTC 1970"),
+            (951_782_399, "Mon Feb 28 23:59:59 UTC 2000"),
+            (951_782_400, "Tue Feb 29 00:00:00 UTC 2000"),
+            (1_795_301_529, "Sat Nov 21 22:52:09 UTC 2026"),
+            (4_107_542_400, "Mon Mar 01 00:00:00 UTC 2100"),
+        ] {
+            assert_eq!(date_text(WallMs(seconds * 1000 + 999)), expected);
         }
     }
 }

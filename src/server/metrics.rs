@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::cnxn::Summary;
+
 /// Counters of flushes.
 pub struct LogMetrics {
     flushes: AtomicU64,
@@ -26,6 +28,8 @@ pub struct LogReading {
     pub bytes: u64,
     /// Writes that became visible.
     pub commits: u64,
+    /// Flush latency in ms.
+    pub fsync_ms: Summary,
     /// Flush latency.
     pub p50_us: u64,
     /// Flush latency.
@@ -81,9 +85,15 @@ impl LogMetrics {
             records: self.records.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
             commits: self.commits.load(Relaxed),
+            fsync_ms: histogram.as_ref().filter(|histogram| !histogram.is_empty()).map_or(Summary::default(), in_ms),
             p50_us: quantile(0.5),
             p99_us: quantile(0.99),
             max_us: quantile(1.0),
         }
     }
+}
+
+fn in_ms(us: &Histogram<u64>) -> Summary {
+    let sum = us.mean() * us.len() as f64 / 1000.0;
+    Summary { count: us.len(), sum: sum as u64, min: us.min() / 1000, max: us.max() / 1000 }
 }

@@ -3,6 +3,8 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod limits;
 pub mod metrics;
+pub mod monitor;
 pub mod placement;
 pub mod run;

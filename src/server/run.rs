@@ -297,7 +297,7 @@ fn settings(config: &Config, shard: usize, shards: usize) -> Settings {
         rules: rules(config),
         super_digest: config.super_digest.clone(),
         enforced_auth_schemes: config.enforced_auth_schemes.clone(),
-        four_letter_words: FourLetter::answered().filter(|word| config.four_letter_words.allow(word.word())).collect(),
+        four_letter_words: FourLetter::all().filter(|word| config.four_letter_words.allow(word.word())).collect(),
     }
 }
 
@@ -409,6 +409,7 @@ impl Ordering {
             clock,
             config.log.flush_warning_threshold,
             metrics,
+            shared,
             Box::new(move |what| drop(fatal.send(Stop::Fatal(what)))),
         ));
         let last = recovered.spares.last().map(|spare| spare.sequence);

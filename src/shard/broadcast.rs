@@ -17,6 +17,7 @@ use super::clock::Clock;
 use super::disk::Disk;
 use super::mesh::{Notify, Queue};
 use crate::request::pipeline::{Answer, Ask, Pipeline, Proposals};
+use crate::server::admin::Shared;
 use crate::server::metrics::LogMetrics;
 use crate::storage::format;
 use crate::storage::group_commit::Batch;
@@ -52,6 +53,7 @@ pub struct Broadcast {
     nop: NopSubmitter,
     flush_warning: Duration,
     metrics: Arc<LogMetrics>,
+    questions: Arc<Shared>,
     failed: Cell<bool>,
     logged_bytes: Cell<u64>,
     fatal: Box<dyn Fn(String)>,
@@ -77,6 +79,7 @@ impl Broadcast {
         clock: Clock,
         flush_warning: Duration,
         metrics: Arc<LogMetrics>,
+        questions: Arc<Shared>,
         fatal: Box<dyn Fn(String)>,
     ) -> Broadcast {
         Broadcast {
@@ -92,6 +95,7 @@ impl Broadcast {
             nop: NopSubmitter::new(),
             flush_warning,
             metrics,
+            questions,
             failed: Cell::new(false),
             logged_bytes: Cell::new(0),
             fatal,
@@ -130,6 +134,7 @@ impl Broadcast {
     pub async fn tick(self: Rc<Self>) {
         loop {
             glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
+            self.questions.answer_for_order(&self.pipeline.borrow());
             if self.is_stalled() {
                 // A session must not die because its end could not be logged before its next sign of life.
                 continue;

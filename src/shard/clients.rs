@@ -16,9 +16,9 @@ use glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
 
 use super::clock::Clock;
 use super::mesh::Queue;
-use crate::cnxn::{CloseReason, Cnxns, FourLetter, OUTPUT_PAUSE_BYTES, Progress};
+use crate::cnxn::{Asked, CloseReason, Cnxns, OUTPUT_PAUSE_BYTES, Progress};
 use crate::request::pipeline::{Answer, Ask, CommitBatch};
-use crate::server::admin::{Admin, DirSizes};
+use crate::server::admin::Admin;
 use crate::types::CnxnId;
 
 /// How often [`Cnxns::tick`] runs; touches of sessions are this old at most when they are handed on.
@@ -46,7 +46,7 @@ pub struct ClientShard {
     asks: Rc<Queue<Ask>>,
     clock: Clock,
     admin: Rc<Admin>,
-    slow_words: Queue<(CnxnId, FourLetter)>,
+    slow_words: Queue<Asked>,
 }
 
 impl ClientShard {
@@ -106,19 +106,19 @@ impl ClientShard {
         loop {
             glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
             self.cnxns.borrow_mut().tick(self.clock.now());
-            self.admin.publish(&self.cnxns.borrow());
+            self.admin.tick(&mut self.cnxns.borrow_mut());
             self.hand_on(None);
         }
     }
 
-    /// Answers the words that look at files, which may block, one after the other, for ever.
+    /// Answers the words that look at files or need other shards, one after the other, for ever.
     pub async fn answer_slow_words(self: Rc<Self>) {
         loop {
-            let (id, word) = self.slow_words.next().await;
-            let look = self.admin.look_at_files();
-            let sizes = glommio::executor().spawn_blocking(look).await;
-            let text = self.admin.answer(word, &self.cnxns.borrow(), sizes);
-            self.cnxns.borrow_mut().answer_text(id, &text);
+            let asked = self.slow_words.next().await;
+            self.admin.tick(&mut self.cnxns.borrow_mut());
+            let work = self.admin.work_out(asked.word, self.clock.now(), self.clock.wall());
+            let text = glommio::executor().spawn_blocking(work).await;
+            self.cnxns.borrow_mut().answer_text(asked.cnxn, &text);
             self.hand_on(None);
         }
     }
@@ -183,12 +183,12 @@ impl ClientShard {
     /// four-letter words to whoever answers them. `me` is being served and needs no wake-up.
     fn hand_on(&self, me: Option<CnxnId>) {
         let texts = self.cnxns.borrow_mut().take_texts();
-        for (id, word) in texts {
-            if word.looks_at_files() {
-                self.slow_words.push((id, word));
+        for asked in texts {
+            if asked.word.is_quick() {
+                let text = self.admin.answer(&asked, &self.cnxns.borrow());
+                self.cnxns.borrow_mut().answer_text(asked.cnxn, &text);
             } else {
-                let text = self.admin.answer(word, &self.cnxns.borrow(), DirSizes::default());
-                self.cnxns.borrow_mut().answer_text(id, &text);
+                self.slow_words.push(asked);
             }
         }
         let (asks, ready) = {

@@ -254,6 +254,11 @@ impl DataTree {
         self.ephemerals.keys().copied()
     }
 
+    /// The sessions that own ephemerals, and the paths of these.
+    pub fn ephemerals(&self) -> &BTreeMap<SessionId, BTreeSet<Arc<str>>> {
+        &self.ephemerals
+    }
+
     /// Number of ephemerals of all sessions.
     pub fn ephemeral_count(&self) -> usize {
         self.ephemerals.values().map(BTreeSet::len).sum()

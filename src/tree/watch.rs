@@ -100,6 +100,11 @@ impl Watches {
         (self.data.by_slot.len(), self.data.by_path.len(), self.data.total)
     }
 
+    /// Each watch of the data table: the connection, and the path.
+    pub fn data_watches(&self) -> impl Iterator<Item = (Slot, &Arc<str>)> {
+        self.data.by_slot.iter().flat_map(|(slot, paths)| paths.iter().map(move |path| (*slot, path)))
+    }
+
     /// Watches in both tables (`zk_watch_count`).
     pub fn count(&self) -> usize {
         self.data.total + self.child.total

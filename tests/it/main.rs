@@ -10,3 +10,4 @@ mod points;
 mod sessions;
 mod support;
 mod surface;
+mod words;

@@ -454,6 +454,14 @@ impl Wire {
         }
     }
 
+    /// All that comes until the server closes the connection.
+    #[track_caller]
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.0.read_to_end(&mut bytes).expect("the server closes it in order");
+        bytes
+    }
+
     /// Drops the connection as a client that is cut off: without a word.
     pub fn hang_up(self) {
         let _ = self.0.shutdown(Shutdown::Both);

@@ -1,0 +1,179 @@
+//! What a shard counts of its connections and requests, for operators.
+
+use hdrhistogram::Histogram;
+
+/// How often something happened, and how large it was.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Summary {
+    /// How often.
+    pub count: u64,
+    /// All together.
+    pub sum: u64,
+    /// The smallest; 0 where there is none.
+    pub min: u64,
+    /// The largest.
+    pub max: u64,
+}
+
+impl Summary {
+    /// Takes in one more.
+    pub fn add(&mut self, value: u64) {
+        self.min = if self.count == 0 { value } else { self.min.min(value) };
+        self.max = self.max.max(value);
+        self.count += 1;
+        self.sum += value;
+    }
+
+    /// Takes in another shard's.
+    pub fn merge(&mut self, other: &Summary) {
+        if other.count > 0 {
+            self.min = if self.count == 0 { other.min } else { self.min.min(other.min) };
+        }
+        self.max = self.max.max(other.max);
+        self.count += other.count;
+        self.sum += other.sum;
+    }
+
+    /// 0 where there is none.
+    pub fn average(&self) -> f64 {
+        if self.count == 0 { 0.0 } else { self.sum as f64 / self.count as f64 }
+    }
+}
+
+/// Times in ms, with quantiles.
+#[derive(Clone, Debug)]
+pub struct Latency {
+    /// Without the quantiles.
+    pub summary: Summary,
+    histogram: Histogram<u64>,
+}
+
+/// Longer times are counted as this long, ten minutes, in the quantiles.
+const LATENCY_MAX_MS: u64 = 600_000;
+
+impl Default for Latency {
+    fn default() -> Latency {
+        let histogram = Histogram::new_with_bounds(1, LATENCY_MAX_MS, 2).expect("constant bounds");
+        Latency { summary: Summary::default(), histogram }
+    }
+}
+
+impl Latency {
+    /// Takes in one more.
+    pub fn add(&mut self, ms: u64) {
+        self.summary.add(ms);
+        self.histogram.saturating_record(ms);
+    }
+
+    /// Takes in another shard's.
+    pub fn merge(&mut self, other: &Latency) {
+        self.summary.merge(&other.summary);
+        self.histogram.add(&other.histogram).expect("the same bounds");
+    }
+
+    /// The time that this part of all stays below; 0 where there is none.
+    pub fn quantile(&self, part: f64) -> u64 {
+        if self.summary.count == 0 { 0 } else { self.histogram.value_at_quantile(part) }
+    }
+}
+
+/// Counters of a shard, since its start or `srst`.
+#[derive(Clone, Default, Debug)]
+pub struct Counters {
+    /// Frames and four-letter words received.
+    pub received: u64,
+    /// Bytes of them.
+    pub received_bytes: u64,
+    /// Replies, events and texts sent.
+    pub sent: u64,
+    /// Sizes of replies and events.
+    pub reply_bytes: Summary,
+    /// Size of the last of them.
+    pub last_reply_bytes: Option<u64>,
+    /// Times from request to reply in ms.
+    pub latency: Summary,
+    /// Those of reads.
+    pub reads: Latency,
+    /// Those of writes.
+    pub writes: Latency,
+    /// Watches that one creation of a znode set off, wherever there were some; and so on.
+    pub created_watches: Summary,
+    /// See above.
+    pub deleted_watches: Summary,
+    /// See above.
+    pub changed_watches: Summary,
+    /// See above.
+    pub children_watches: Summary,
+    /// Connect requests that were let through.
+    pub connects: u64,
+    /// Those among them that wanted an old session.
+    pub renewals: u64,
+    /// Connections that never sent a connect request in time.
+    pub sessionless_expired: u64,
+    /// Auth packets that were refused.
+    pub auth_failed: u64,
+}
+
+impl Counters {
+    pub(super) fn answered(&mut self, ms: u64, is_write: bool) {
+        self.latency.add(ms);
+        if is_write { self.writes.add(ms) } else { self.reads.add(ms) }
+    }
+
+    pub(super) fn replied(&mut self, bytes: usize) {
+        self.sent += 1;
+        self.reply_bytes.add(bytes as u64);
+        self.last_reply_bytes = Some(bytes as u64);
+    }
+
+    /// Takes in another shard's.
+    pub fn merge(&mut self, other: &Counters) {
+        self.received += other.received;
+        self.received_bytes += other.received_bytes;
+        self.sent += other.sent;
+        self.last_reply_bytes = other.last_reply_bytes.or(self.last_reply_bytes);
+        self.reads.merge(&other.reads);
+        self.writes.merge(&other.writes);
+        for (mine, theirs) in [
+            (&mut self.reply_bytes, &other.reply_bytes),
+            (&mut self.latency, &other.latency),
+            (&mut self.created_watches, &other.created_watches),
+            (&mut self.deleted_watches, &other.deleted_watches),
+            (&mut self.changed_watches, &other.changed_watches),
+            (&mut self.children_watches, &other.children_watches),
+        ] {
+            mine.merge(theirs);
+        }
+        self.connects += other.connects;
+        self.renewals += other.renewals;
+        self.sessionless_expired += other.sessionless_expired;
+        self.auth_failed += other.auth_failed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_shards_together_are_as_one() {
+        let (mut one, mut other, mut both) = (Latency::default(), Latency::default(), Latency::default());
+        for ms in [3, 1, 2, 100, 0, 7, 7] {
+            if ms % 2 == 0 {
+                one.add(ms)
+            } else {
+                other.add(ms)
+            }
+            both.add(ms);
+        }
+        one.merge(&other);
+        assert_eq!(one.summary, both.summary);
+        assert_eq!(one.summary, Summary { count: 7, sum: 120, min: 0, max: 100 });
+        assert_eq!([0.5, 0.99].map(|part| one.quantile(part)), [0.5, 0.99].map(|part| both.quantile(part)));
+        assert_eq!((one.quantile(0.5), Latency::default().quantile(0.5)), (3, 0));
+        let mut none = Summary::default();
+        none.merge(&Summary { count: 1, sum: 5, min: 5, max: 5 });
+        none.merge(&Summary::default());
+        assert_eq!((none.min, none.average()), (5, 5.0));
+    }
+}
