@@ -44,7 +44,7 @@ impl Sessions {
     /// No sessions yet. `server_id` (0 to 255) becomes the top byte of new ids; `wall` seeds the rest, so
     /// that ids are not given out again after a restart.
     pub fn new(tick_ms: u64, grace_ms: u64, server_id: u8, wall: WallMs) -> Sessions {
-        let next_id = ((wall.0 << 24) as u64 >> 8) as i64 | i64::from(server_id) << 56;
+        let next_id = first_id(server_id, wall);
         Sessions { tick_ms, grace_ms, next_id, live: HashMap::default(), buckets: BTreeMap::new() }
     }
 
@@ -105,10 +105,11 @@ impl Sessions {
         }
     }
 
-    /// Whether a request that came over `cnxn` may be carried out in the name of the session.
-    pub fn check(&self, id: SessionId, cnxn: CnxnId) -> Result<(), Refused> {
-        let session = self.live.get(&id).filter(|session| !session.closing).ok_or(Refused::Expired)?;
-        if session.owner == Some(cnxn) { Ok(()) } else { Err(Refused::Moved) }
+    /// Whether a request that came over `cnxn` may be carried out in the name of the session. The first connection that
+    /// asks for a session without an owner becomes it: a new leader learns so where its sessions are.
+    pub fn check(&mut self, id: SessionId, cnxn: CnxnId) -> Result<(), Refused> {
+        let session = self.live.get_mut(&id).filter(|session| !session.closing).ok_or(Refused::Expired)?;
+        if *session.owner.get_or_insert(cnxn) == cnxn { Ok(()) } else { Err(Refused::Moved) }
     }
 
     /// Refuses further requests: the session's close is on its way.
@@ -163,6 +164,12 @@ impl Sessions {
             }
         }
     }
+}
+
+/// The first session id that a server gives out which starts at `wall`: its own id in the top byte, so that no two servers
+/// give out the same, then the time, so that none is given out again after a restart.
+pub fn first_id(server_id: u8, wall: WallMs) -> i64 {
+    ((wall.0 << 24) as u64 >> 8) as i64 | i64::from(server_id) << 56
 }
 
 /// A session's password: the first 16 bytes of the `java.util.Random` stream that the id seeds, so that any

@@ -116,6 +116,22 @@ pub struct CnxnId {
     pub generation: u32,
 }
 
+impl CnxnId {
+    /// The shard that learners have in the leader's eyes: a request that comes from a learner has an id of this shard as
+    /// its connection, and whoever answers it finds no client there.
+    pub const LEARNERS: u16 = u16::MAX;
+
+    /// How a leader names the link to a learner where a connection is asked for.
+    pub fn of_learner(link: u32) -> CnxnId {
+        CnxnId { shard: CnxnId::LEARNERS, slot: link, generation: 0 }
+    }
+
+    /// Whether it stands for a learner.
+    pub fn is_learner(self) -> bool {
+        self.shard == CnxnId::LEARNERS
+    }
+}
+
 macro_rules! hex_fmt {
     ($t:ty) => {
         impl fmt::Display for $t {

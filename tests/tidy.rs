@@ -139,7 +139,7 @@ fn unsafe_stands_where_it_is_allowed_and_says_why() {
 /// The order of modules: each may use itself and those before it. What one line names may use each other.
 ///
 /// `server` is in two: the shards read the configuration and answer what operators ask, and are assembled by the rest.
-const ORDER: [&[&str]; 12] = [
+const ORDER: [&[&str]; 13] = [
     &["types"],
     &["jute"],
     &["proto"],
@@ -147,6 +147,7 @@ const ORDER: [&[&str]; 12] = [
     &["session"],
     &["request"],
     &["cnxn"],
+    &["storage::error", "storage::format", "storage::group_commit", "storage::log", "storage::snapshot_format"],
     &["zab"],
     &["storage"],
     &["server::config", "server::placement", "server::metrics", "server::limits", "server::monitor", "server::admin"],

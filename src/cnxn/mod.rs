@@ -75,6 +75,8 @@ pub struct Settings {
     pub super_digest: Option<String>,
     /// `enforce.auth.schemes`; empty if nothing is enforced.
     pub enforced_auth_schemes: Vec<String>,
+    /// Whether requests may have to be forwarded to a leader.
+    pub forwards: bool,
     /// The four-letter words that `4lw.commands.whitelist` allows.
     pub four_letter_words: Vec<FourLetter>,
 }
@@ -303,6 +305,7 @@ impl Cnxns {
                 }
             }
             Answer::Close(cnxn) => self.close(*cnxn, CloseReason::SessionMoved),
+            Answer::Revalidated { .. } => {}
         }
     }
 
@@ -425,7 +428,7 @@ impl Cnxns {
         self.counters.connects += 1;
         self.counters.renewals += u64::from(request.session != SessionId::NONE);
         self.asks.push(match request.session {
-            SessionId::NONE => Ask::OpenSession { cnxn: id, timeout_ms },
+            SessionId::NONE => Ask::OpenSession { cnxn: id, timeout_ms, session: None },
             session => Ask::Attach { cnxn: id, session, timeout_ms, password: request.password },
         });
     }
@@ -464,12 +467,21 @@ impl Cnxns {
             Some(OpCode::Auth) => self.authenticate(id, header.xid, body),
             Some(OpCode::Sasl) => self.refuse_sasl(id, header.xid),
             Some(code) if code.is_write() => {
+                let forward = self.settings.forwards.then(|| Box::new((header.op, frame.slice_ref(body))));
                 let op = WriteOp::decode(code, &frame, body);
                 let cnxn = self.get_mut(id).expect("looked up by the caller");
                 let capture = matches!(cnxn.pending.back(), Some(Pending::Read { .. } | Pending::Sync { .. }));
                 let ids = Arc::clone(&cnxn.ids);
                 self.wait(id, Pending::Write { xid: header.xid, op: code, since: now });
-                self.asks.push(Ask::Write(WriteRequest { cnxn: id, session, xid: header.xid, op, ids, capture }));
+                self.asks.push(Ask::Write(WriteRequest {
+                    cnxn: id,
+                    session,
+                    xid: header.xid,
+                    op,
+                    ids,
+                    capture,
+                    forward,
+                }));
             }
             Some(OpCode::Sync) => {
                 let body = frame.slice_ref(body);
@@ -612,7 +624,7 @@ impl Cnxns {
     }
 
     fn reply(&mut self, now: Instant, id: CnxnId, xid: i32, commit: &Committed) {
-        if let SessionChange::Opened { session, password } = commit.session {
+        if let SessionChange::Opened { session, password, .. } = commit.session {
             let Some(cnxn) = self.get_mut(id) else { return };
             let Phase::Shaking { timeout_ms, read_only } = cnxn.phase else { return };
             self.establish(now, id, session, password, timeout_ms, read_only);

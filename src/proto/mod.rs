@@ -5,6 +5,7 @@ pub mod election;
 pub mod error;
 pub mod frame;
 pub mod op;
+pub mod quorum;
 pub mod txn;
 
 pub use error::ErrorCode;

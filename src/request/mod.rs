@@ -4,4 +4,5 @@ pub mod containers;
 pub mod pipeline;
 pub mod prepare;
 pub mod read;
+pub mod replica;
 pub mod reply;

@@ -14,18 +14,21 @@
 //!
 //! Source: `PrepRequestProcessor`, `FinalRequestProcessor`, `ContainerManager`; Zab step "broadcast".
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use super::containers::{self, ContainerManager};
 use super::prepare::{self, Rules};
 use crate::proto::ErrorCode;
-use crate::proto::client::{Id, Password};
+use crate::proto::client::{AclList, Id, Password};
 use crate::proto::op::WriteOp;
 use crate::proto::txn::{LoggedTxn, Txn, TxnHeader};
 use crate::session::{self, Refused, Sessions};
 use crate::tree::{Applied, Change, DataTree, Outcome, Owner, Tree};
-use crate::types::{CnxnId, Instant, SessionId, WallMs, Zxid};
+use crate::types::{CnxnId, Epoch, Instant, SessionId, WallMs, Zxid};
 
 /// What client shards ask of the shard that orders writes.
 #[derive(Debug)]
@@ -37,6 +40,17 @@ pub enum Ask {
         /// Who waits for it.
         cnxn: CnxnId,
         /// Negotiated.
+        timeout_ms: i32,
+        /// Its id, where the learner that the client is connected to has chosen one.
+        session: Option<SessionId>,
+    },
+    /// A session that a client has taken up at a learner, which has checked the password.
+    Revalidate {
+        /// The learner.
+        cnxn: CnxnId,
+        /// Which.
+        session: SessionId,
+        /// Negotiated anew.
         timeout_ms: i32,
     },
     /// A session that a client had on another connection.
@@ -72,6 +86,8 @@ pub struct WriteRequest {
     /// Reads of the same session stand between its previous write and this one: keep the version of the tree
     /// that they are to see.
     pub capture: bool,
+    /// On a server of an ensemble: the operation's code and its body as the client wrote them, to be forwarded.
+    pub forward: Option<Box<(i32, Bytes)>>,
 }
 
 /// What is told to one client shard, outside the order of commits.
@@ -84,7 +100,16 @@ pub enum Answer {
         /// `None`: gone, or the wrong password.
         session: Option<SessionId>,
     },
-    /// Everything that was committed when the `sync` was asked for has been told to this shard.
+    /// Whether a learner may have a session.
+    Revalidated {
+        /// The learner.
+        cnxn: CnxnId,
+        /// Which.
+        session: SessionId,
+        /// Whether it lives.
+        valid: bool,
+    },
+    /// Everything that was under way when the `sync` was asked for has been told to this shard.
     Synced(CnxnId),
     /// A request that changes nothing, where nothing before it waits to be committed.
     Replied(Arc<Committed>),
@@ -120,6 +145,8 @@ pub enum SessionChange {
         session: SessionId,
         /// What a reconnecting client must show.
         password: Password,
+        /// Its timeout.
+        timeout_ms: i32,
     },
     /// Connections that still have it are closed.
     Closed(SessionId),
@@ -160,6 +187,21 @@ pub enum Orphan {
     Kept(SessionId),
 }
 
+impl fmt::Display for Orphan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Orphan::Closed(session) => {
+                write!(f, "Session {session} has ephemerals but does not exist: they are removed")
+            }
+            Orphan::Kept(session) => write!(
+                f,
+                "Session {session} has ephemerals but does not exist. They are kept, because they are rather znodes with \
+                 a time to live: set extendedTypesEnabled=true if they are"
+            ),
+        }
+    }
+}
+
 /// See the module.
 pub struct Pipeline {
     head: DataTree,
@@ -175,6 +217,13 @@ pub struct Pipeline {
     containers: ContainerManager,
     /// Digests of the tree as they were after some transactions, oldest first, at most [`DIGESTS_MAX`].
     digest_log: VecDeque<(Zxid, u64)>,
+    /// Who asked for a `sync`, and the write that was the newest then.
+    syncs: VecDeque<(Zxid, CnxnId)>,
+    /// What is committed, for learners that need all of it.
+    committed_tree: Tree,
+    committed_sessions: Arc<BTreeMap<SessionId, i32>>,
+    /// Zxids begin in this epoch.
+    epoch: Epoch,
 }
 
 /// Digests that are remembered (`hash`); one of each so many transactions.
@@ -185,7 +234,10 @@ impl Answer {
     /// Who is to be told.
     pub fn to(&self) -> Option<CnxnId> {
         match self {
-            Answer::Attached { cnxn, .. } | Answer::Synced(cnxn) | Answer::Close(cnxn) => Some(*cnxn),
+            Answer::Attached { cnxn, .. }
+            | Answer::Revalidated { cnxn, .. }
+            | Answer::Synced(cnxn)
+            | Answer::Close(cnxn) => Some(*cnxn),
             Answer::Replied(committed) => committed.to.map(|(cnxn, _)| cnxn),
         }
     }
@@ -207,6 +259,10 @@ impl Pipeline {
         }
         Pipeline {
             committed: data_tree.tree().zxid(),
+            committed_tree: data_tree.tree().clone(),
+            committed_sessions: Arc::new(data_tree.sessions().clone()),
+            epoch: Epoch::default(),
+            syncs: VecDeque::new(),
             head: data_tree,
             sessions,
             rules,
@@ -218,6 +274,22 @@ impl Pipeline {
             containers: ContainerManager::new(containers, now),
             digest_log: VecDeque::new(),
         }
+    }
+
+    /// From here on zxids are of this epoch.
+    pub fn begin_epoch(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
+    }
+
+    /// Ends the role: the newest state, with everything that was accepted.
+    pub fn into_head(self) -> DataTree {
+        self.head
+    }
+
+    /// What is committed, whole: znodes, sessions with their timeouts in ms, and the ACLs of both.
+    pub fn committed_state(&self) -> (Tree, Arc<BTreeMap<SessionId, i32>>, Vec<AclList>) {
+        let acls = self.head.acls().iter().cloned().collect();
+        (self.committed_tree.clone(), Arc::clone(&self.committed_sessions), acls)
     }
 
     /// Removes ephemerals that have no session, by closing it once more: what an interrupted take-over or an old bug of
@@ -267,11 +339,11 @@ impl Pipeline {
     pub fn handle(&mut self, now: Instant, wall: WallMs, ask: Ask) {
         match ask {
             Ask::Write(request) => self.write(wall, request),
-            Ask::OpenSession { cnxn, timeout_ms } => {
-                let session = self.sessions.allocate();
+            Ask::OpenSession { cnxn, timeout_ms, session } => {
+                let session = session.unwrap_or_else(|| self.sessions.allocate());
                 self.sessions.insert(session, timeout_ms, Some(cnxn), now);
                 let header = self.next_header(session, 0, wall);
-                let opened = SessionChange::Opened { session, password: session::password(session) };
+                let opened = SessionChange::Opened { session, password: session::password(session), timeout_ms };
                 self.propose(header, Txn::CreateSession { timeout_ms }, Some((cnxn, 0)), None, opened);
             }
             Ask::Attach { cnxn, session, timeout_ms, password } => {
@@ -280,12 +352,24 @@ impl Pipeline {
                 } else {
                     Err(Refused::Expired)
                 };
-                if let Ok(Some(before)) = attached {
+                if let Ok(Some(before)) = attached
+                    && !before.is_learner()
+                {
                     self.answers.push(Answer::Close(before));
                 }
                 self.answers.push(Answer::Attached { cnxn, session: attached.is_ok().then_some(session) });
             }
-            Ask::Sync(cnxn) => self.answers.push(Answer::Synced(cnxn)),
+            Ask::Revalidate { cnxn, session, timeout_ms } => {
+                let attached = self.sessions.attach(session, timeout_ms, cnxn, now);
+                if let Ok(Some(before)) = attached
+                    && !before.is_learner()
+                {
+                    self.answers.push(Answer::Close(before));
+                }
+                self.answers.push(Answer::Revalidated { cnxn, session, valid: attached.is_ok() });
+            }
+            Ask::Sync(cnxn) if self.outstanding.is_empty() => self.answers.push(Answer::Synced(cnxn)),
+            Ask::Sync(cnxn) => self.syncs.push_back((self.head.tree().zxid(), cnxn)),
             Ask::Touch(touched) => {
                 for (session, heard) in touched {
                     self.sessions.touch(session, heard);
@@ -339,20 +423,34 @@ impl Pipeline {
         let count = self.outstanding.partition_point(|proposal| proposal.zxid <= tree.zxid());
         let commits: Vec<Committed> = self.outstanding.drain(..count).collect();
         for commit in &commits {
-            if let SessionChange::Closed(session) = commit.session {
-                self.sessions.remove(session);
+            match commit.session {
+                SessionChange::None => {}
+                SessionChange::Opened { session, timeout_ms, .. } => {
+                    Arc::make_mut(&mut self.committed_sessions).insert(session, timeout_ms);
+                }
+                SessionChange::Closed(session) => {
+                    self.sessions.remove(session);
+                    Arc::make_mut(&mut self.committed_sessions).remove(&session);
+                }
             }
         }
         assert!(self.committed < tree.zxid(), "commits must move on");
         self.committed = tree.zxid();
+        self.committed_tree = tree.clone();
+        let due = self.syncs.partition_point(|(zxid, _)| *zxid <= self.committed);
+        self.answers.extend(self.syncs.drain(..due).map(|(_, cnxn)| Answer::Synced(cnxn)));
         Some(CommitBatch { commits, tree })
     }
 
     fn write(&mut self, wall: WallMs, request: WriteRequest) {
-        let WriteRequest { cnxn, session, xid, op, ids, capture } = request;
+        let WriteRequest { cnxn, session, xid, op, ids, capture, .. } = request;
         let before = capture.then(|| Box::new(self.head.tree().clone()));
         let to = Some((cnxn, xid));
         match self.sessions.check(session, cnxn) {
+            // A learner waits for a transaction, whatever becomes of the request.
+            Err(Refused::Moved) if cnxn.is_learner() => {
+                return self.refuse(session, xid, wall, to, before, ErrorCode::SessionMoved);
+            }
             Err(Refused::Moved) => return self.answers.push(Answer::Close(cnxn)),
             Err(Refused::Expired) => return self.refuse(session, xid, wall, to, before, ErrorCode::SessionExpired),
             Ok(()) => {}
@@ -461,6 +559,7 @@ impl Pipeline {
     }
 
     fn next_header(&self, session: SessionId, cxid: i32, time: WallMs) -> TxnHeader {
-        TxnHeader { session, cxid, zxid: self.head.tree().zxid().next(), time }
+        let zxid = self.head.tree().zxid().max(self.epoch.zxid()).next();
+        TxnHeader { session, cxid, zxid, time }
     }
 }

@@ -18,7 +18,7 @@ use super::config::{self, Config};
 use super::metrics::LogMetrics;
 use super::placement::{self, Plan};
 use crate::cnxn::{Cnxns, FourLetter, Settings};
-use crate::request::pipeline::{Ask, Orphan, Pipeline};
+use crate::request::pipeline::{Ask, Pipeline};
 use crate::request::prepare::Rules;
 use crate::session::Sessions;
 use crate::shard::broadcast::{Broadcast, Downlink};
@@ -297,6 +297,7 @@ fn settings(config: &Config, shard: usize, shards: usize) -> Settings {
         rules: rules(config),
         super_digest: config.super_digest.clone(),
         enforced_auth_schemes: config.enforced_auth_schemes.clone(),
+        forwards: false,
         four_letter_words: FourLetter::all().filter(|word| config.four_letter_words.allow(word.word())).collect(),
     }
 }
@@ -390,15 +391,7 @@ impl Ordering {
         let mut pipeline =
             Pipeline::new(data_tree, sessions, rules(&config), config.containers, config.digest_enabled, clock.now());
         for orphan in pipeline.close_orphans(clock.wall()) {
-            match orphan {
-                Orphan::Closed(session) => {
-                    tracing::warn!("Session {session} has ephemerals but does not exist: they are removed");
-                }
-                Orphan::Kept(session) => tracing::warn!(
-                    "Session {session} has ephemerals but does not exist. They are kept, because they are rather znodes with \
-                     a time to live: set extendedTypesEnabled=true if they are"
-                ),
-            }
+            tracing::warn!("{orphan}");
         }
         let broadcast = Rc::new(Broadcast::new(
             pipeline,

@@ -51,7 +51,7 @@ pub enum Form {
 }
 
 /// One state to be written: a version of the tree, and what is not in it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct SnapshotSource {
     /// All znodes. The snapshot is named for the last transaction in it.
     pub tree: Tree,

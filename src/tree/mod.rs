@@ -134,6 +134,12 @@ impl fmt::Debug for Tree {
     }
 }
 
+impl fmt::Debug for DataTree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Data{:?}", self.tree)
+    }
+}
+
 /// What a transaction did, for the reply to whoever asked for it.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Outcome {

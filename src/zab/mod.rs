@@ -2,7 +2,12 @@
 //!
 //! Each takes events with the time at which they happen, and answers with effects that a driver carries out in order.
 
+pub mod effect;
 pub mod election;
+pub mod history;
+pub mod leader;
+pub mod learner;
 pub mod member;
+pub mod peer;
 pub mod quorum;
 pub mod types;

@@ -1,0 +1,306 @@
+//! What a learner does with writes: its clients' requests go to the leader, the leader's commits are applied and handed to
+//! the client shards.
+//!
+//! A learner holds one version of the tree, the committed one; a proposal changes nothing before its commit. A request
+//! waits in `waiting` until a transaction with its session and its cxid is committed: there is no other answer from the
+//! leader, which makes an `error` transaction of what it refuses.
+//!
+//! ```text
+//! Ask ──> Forward (to the leader)          waiting: connection, xid
+//!                                                 │
+//! commit(transaction) ──> apply ──────────────────┴──> CommitBatch (to the client shards)
+//! ```
+//!
+//! Source: `FollowerRequestProcessor`, `ObserverRequestProcessor`, `CommitProcessor`, `LearnerSessionTracker`.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
+
+use bytes::Bytes;
+use siphasher::sip::SipHasher13;
+
+use super::pipeline::{Answer, Ask, CommitBatch, Committed, SessionChange, WriteRequest};
+use crate::jute::Write as _;
+use crate::proto::ErrorCode;
+use crate::proto::client::Id;
+use crate::proto::op::{OpCode, WriteOp};
+use crate::proto::quorum::{ForwardedRequest, OP_CREATE_SESSION};
+use crate::proto::txn::{LoggedTxn, Txn};
+use crate::session;
+use crate::tree::{Applied, DataTree, Outcome, Tree};
+use crate::types::{CnxnId, SessionId, WallMs, Zxid};
+
+/// What a learner has to say to its leader in the name of its clients.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Forward {
+    /// A request, and the client's identities.
+    Request(ForwardedRequest, Vec<Id>),
+    /// A client has come with a session that is not known to be here.
+    Revalidate(SessionId, i32),
+}
+
+/// See the module.
+pub struct Replica {
+    data_tree: DataTree,
+    digests: bool,
+    next_session: i64,
+    /// Looked up only.
+    owners: HashMap<SessionId, CnxnId, BuildHasherDefault<SipHasher13>>,
+    /// Forwarded and not answered, in the order of each session.
+    waiting: HashMap<SessionId, VecDeque<Waiting>, BuildHasherDefault<SipHasher13>>,
+    revalidating: BTreeMap<SessionId, VecDeque<(CnxnId, i32)>>,
+    /// Who waits for a SYNC, in the order in which they were asked for.
+    syncs: VecDeque<CnxnId>,
+    /// Sessions heard of since the leader last asked.
+    touched: BTreeMap<SessionId, i32>,
+    commits: Vec<Committed>,
+    answers: Vec<Answer>,
+    forwards: Vec<Forward>,
+}
+
+struct Waiting {
+    cxid: i32,
+    cnxn: CnxnId,
+    capture: bool,
+    /// Set for a request that is answered here, and only waits for its turn: getEphemerals, and what it asks for.
+    local: Option<Option<String>>,
+}
+
+impl Replica {
+    /// A learner's state. `server_id` (0 to 255) becomes the top byte of new session ids; `wall` seeds the rest.
+    pub fn new(data_tree: DataTree, digests: bool, server_id: u8, wall: WallMs) -> Replica {
+        Replica {
+            data_tree,
+            digests,
+            next_session: session::first_id(server_id, wall),
+            owners: HashMap::default(),
+            waiting: HashMap::default(),
+            revalidating: BTreeMap::new(),
+            syncs: VecDeque::new(),
+            touched: BTreeMap::new(),
+            commits: Vec::new(),
+            answers: Vec::new(),
+            forwards: Vec::new(),
+        }
+    }
+
+    /// The committed state.
+    pub fn data_tree(&self) -> &DataTree {
+        &self.data_tree
+    }
+
+    /// Takes up another state, as when the leader has sent a whole one. Nobody is served yet.
+    pub fn replace(&mut self, data_tree: DataTree) {
+        self.data_tree = data_tree;
+        self.commits.clear();
+    }
+
+    /// Whether transactions carry the digest of the tree.
+    pub fn digests(&self) -> bool {
+        self.digests
+    }
+
+    /// Ends the role.
+    pub fn into_data_tree(self) -> DataTree {
+        self.data_tree
+    }
+
+    /// Requests that were forwarded and not answered.
+    pub fn outstanding(&self) -> usize {
+        self.waiting.values().map(VecDeque::len).sum()
+    }
+
+    /// Takes in what a client shard asks.
+    pub fn handle(&mut self, ask: Ask) {
+        match ask {
+            Ask::Write(request) => self.write(request),
+            Ask::OpenSession { cnxn, timeout_ms, .. } => {
+                let session = SessionId(self.next_session);
+                self.next_session += 1;
+                self.owners.insert(session, cnxn);
+                let mut body = Vec::with_capacity(4);
+                body.put_int(timeout_ms);
+                self.forward(session, 0, OP_CREATE_SESSION, body.into(), Vec::new(), cnxn, false);
+            }
+            Ask::Attach { cnxn, session, timeout_ms, password } => {
+                if password == session::password(session) {
+                    self.revalidating.entry(session).or_default().push_back((cnxn, timeout_ms));
+                    self.forwards.push(Forward::Revalidate(session, timeout_ms));
+                } else {
+                    self.answers.push(Answer::Attached { cnxn, session: None });
+                }
+            }
+            Ask::Sync(cnxn) => {
+                self.syncs.push_back(cnxn);
+                let request =
+                    ForwardedRequest { session: SessionId::NONE, cxid: 0, op: OpCode::Sync as i32, body: Bytes::new() };
+                self.forwards.push(Forward::Request(request, Vec::new()));
+            }
+            Ask::Touch(touched) => {
+                for (session, _) in touched {
+                    if let Some(timeout_ms) = self.data_tree.sessions().get(&session) {
+                        self.touched.insert(session, *timeout_ms);
+                    }
+                }
+            }
+            Ask::Revalidate { .. } => {}
+        }
+    }
+
+    /// The leader has said whether a session lives.
+    pub fn revalidated(&mut self, session: SessionId, valid: bool) {
+        let Some(asking) = self.revalidating.get_mut(&session) else { return };
+        let Some((cnxn, timeout_ms)) = asking.pop_front() else { return };
+        if asking.is_empty() {
+            self.revalidating.remove(&session);
+        }
+        if valid {
+            if let Some(before) = self.owners.insert(session, cnxn).filter(|before| *before != cnxn) {
+                self.answers.push(Answer::Close(before));
+            }
+            self.touched.insert(session, timeout_ms);
+        }
+        self.answers.push(Answer::Attached { cnxn, session: valid.then_some(session) });
+    }
+
+    /// The leader has answered the oldest SYNC. False if none was asked for.
+    pub fn synced(&mut self) -> bool {
+        let oldest = self.syncs.pop_front();
+        self.answers.extend(oldest.map(Answer::Synced));
+        oldest.is_some()
+    }
+
+    /// Applies the next committed transaction. Says what digest the leader logged and which the tree has, if they differ.
+    pub fn commit(&mut self, logged: &LoggedTxn) -> Option<(u64, u64)> {
+        let LoggedTxn { header, txn, digest } = logged;
+        let answered = self.answered(header.session, header.cxid);
+        let before =
+            answered.as_ref().filter(|waiting| waiting.capture).map(|_| Box::new(self.data_tree.tree().clone()));
+        let Applied { outcome, changes } = self.data_tree.apply(header, txn);
+        let session = match txn {
+            Txn::CreateSession { timeout_ms } => SessionChange::Opened {
+                session: header.session,
+                password: session::password(header.session),
+                timeout_ms: *timeout_ms,
+            },
+            Txn::CloseSession { .. } => {
+                self.owners.remove(&header.session);
+                self.waiting.remove(&header.session);
+                self.touched.remove(&header.session);
+                SessionChange::Closed(header.session)
+            }
+            _ => SessionChange::None,
+        };
+        let asked_here = answered.is_some();
+        let to = answered.map(|waiting| (waiting.cnxn, waiting.cxid));
+        self.commits.push(Committed { zxid: header.zxid, to, outcome, changes, before, session });
+        if asked_here {
+            self.answer_local(header.session);
+        }
+        let found = self.data_tree.tree().digest();
+        digest.filter(|logged| self.digests && *logged != found).map(|logged| (logged, found))
+    }
+
+    /// What was committed since the last call, and the tree that shows it.
+    pub fn take_batch(&mut self) -> Option<CommitBatch> {
+        if self.commits.is_empty() {
+            return None;
+        }
+        let commits = std::mem::take(&mut self.commits);
+        Some(CommitBatch { commits, tree: self.data_tree.tree().clone() })
+    }
+
+    /// The committed version.
+    pub fn tree(&self) -> &Tree {
+        self.data_tree.tree()
+    }
+
+    /// The last transaction applied.
+    pub fn committed(&self) -> Zxid {
+        self.data_tree.tree().zxid()
+    }
+
+    /// Sessions heard of since the last call, with their timeouts in ms.
+    pub fn take_touched(&mut self) -> BTreeMap<SessionId, i32> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// What is to be told to the shards now, after what [`Replica::take_batch`] gives.
+    pub fn take_answers(&mut self) -> Vec<Answer> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// What is to be told to the leader, in order.
+    pub fn take_forwards(&mut self) -> Vec<Forward> {
+        std::mem::take(&mut self.forwards)
+    }
+
+    fn write(&mut self, request: WriteRequest) {
+        let WriteRequest { cnxn, session, xid, op, ids, capture, forward } = request;
+        if self.owners.get(&session) != Some(&cnxn) {
+            return self.answers.push(Answer::Close(cnxn));
+        }
+        if let WriteOp::GetEphemerals { prefix } = op {
+            let local = Some(prefix.map(|prefix| prefix.to_string()));
+            let waiting = Waiting { cxid: xid, cnxn, capture, local };
+            let queue = self.waiting.entry(session).or_default();
+            queue.push_back(waiting);
+            if queue.len() == 1 {
+                self.answer_local(session);
+            }
+            return;
+        }
+        let (op, body) = *forward.expect("the shards of an ensemble's server keep what a client wrote");
+        self.touched.extend(self.data_tree.sessions().get(&session).map(|timeout_ms| (session, *timeout_ms)));
+        self.forward(session, xid, op, body, ids.to_vec(), cnxn, capture);
+    }
+
+    #[allow(clippy::too_many_arguments)] // The fields of two records.
+    fn forward(
+        &mut self,
+        session: SessionId,
+        cxid: i32,
+        op: i32,
+        body: Bytes,
+        ids: Vec<Id>,
+        cnxn: CnxnId,
+        capture: bool,
+    ) {
+        self.waiting.entry(session).or_default().push_back(Waiting { cxid, cnxn, capture, local: None });
+        self.forwards.push(Forward::Request(ForwardedRequest { session, cxid, op, body }, ids));
+    }
+
+    /// Answers the requests at the head of a session's queue that need no leader.
+    fn answer_local(&mut self, session: SessionId) {
+        let Some(queue) = self.waiting.get_mut(&session) else { return };
+        while queue.front().is_some_and(|waiting| waiting.local.is_some()) {
+            let waiting = queue.pop_front().expect("looked at just now");
+            let outcome = match waiting.local.flatten() {
+                Some(prefix) => Outcome::Paths(self.data_tree.ephemerals_below(session, &prefix).cloned().collect()),
+                None => Outcome::Failed(ErrorCode::MarshallingError.code()),
+            };
+            let tree = self.data_tree.tree();
+            self.commits.push(Committed {
+                zxid: tree.zxid(),
+                to: Some((waiting.cnxn, waiting.cxid)),
+                outcome,
+                changes: Vec::new(),
+                before: waiting.capture.then(|| Box::new(tree.clone())),
+                session: SessionChange::None,
+            });
+        }
+        if queue.is_empty() {
+            self.waiting.remove(&session);
+        }
+    }
+
+    /// The request that this transaction answers, if it came from here.
+    fn answered(&mut self, session: SessionId, cxid: i32) -> Option<Waiting> {
+        let queue = self.waiting.get_mut(&session)?;
+        let answered = if queue.front()?.cxid == cxid { queue.pop_front() } else { None };
+        if queue.is_empty() {
+            self.waiting.remove(&session);
+        }
+        answered
+    }
+}

@@ -1,0 +1,102 @@
+//! What the state machines ask of their driver, and the settings they share.
+
+use bytes::Bytes;
+
+use crate::storage::snapshot_format::SnapshotSource;
+use crate::tree::Tree;
+use crate::types::{Epoch, ServerId, Zxid};
+
+/// A connection on a learner port, at either end: never used again for another.
+pub type LinkId = u32;
+
+/// Times and names of one server.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// This server.
+    pub id: ServerId,
+    /// `tickTime`.
+    pub tick_ms: u64,
+    /// `initLimit`, in ticks: connecting and synchronising.
+    pub init_limit: u64,
+    /// `syncLimit`, in ticks: everything after.
+    pub sync_limit: u64,
+}
+
+impl Settings {
+    /// `initLimit` as time.
+    pub fn init_ms(&self) -> u64 {
+        self.tick_ms * self.init_limit
+    }
+
+    /// `syncLimit` as time.
+    pub fn sync_ms(&self) -> u64 {
+        self.tick_ms * self.sync_limit
+    }
+}
+
+/// The two epochs that a server keeps on disk. `current <= accepted`.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Epochs {
+    /// The newest epoch that it has promised to follow: no older leader is listened to.
+    pub accepted: Epoch,
+    /// The epoch of the leader whose history it has taken over: what it votes with.
+    pub current: Epoch,
+}
+
+/// What the driver does, in the order in which it comes.
+///
+/// Those that take time are answered by an event: [`Effect::SaveEpochs`], [`Effect::Truncate`], [`Effect::Install`],
+/// [`Effect::Reload`], [`Effect::Look`] and [`Effect::Dial`]. At most one of the first four is under way at a time.
+/// Transactions to be logged are not among them, because they are many: see `Peer::take_log`.
+#[derive(Debug)]
+pub enum Effect {
+    /// Sends bytes over a link, behind all that was sent before.
+    Send(LinkId, Bytes),
+    /// Sends a snapshot over a link as a raw stream, behind all that was sent before.
+    SendSnapshot(LinkId, Box<SnapshotSource>),
+    /// Ends a link, when what was sent is out. No event follows.
+    Close(LinkId, String),
+    /// Makes both epochs durable.
+    SaveEpochs(Epochs),
+    /// Cuts the log after a transaction, removes every snapshot above it, and reads the state back from what is left.
+    Truncate(Zxid),
+    /// Makes this state durable as the only one: no older snapshot, no older log is to be found at the next start.
+    Install(Box<SnapshotSource>),
+    /// Reads the state back from disk: the one in memory is not what was made durable.
+    Reload,
+    /// Begins an election with this vote.
+    Look(Standing),
+    /// Connects to the leader's learner port.
+    Dial(ServerId),
+    /// Opens the learner port.
+    Listen,
+    /// Closes the learner port.
+    Unlisten,
+    /// Serves clients, from this version of the tree on. The election is to answer with this epoch.
+    Serve(Mode, Tree, Epoch),
+    /// Serves clients no more.
+    Unserve,
+}
+
+/// How far a server has come: what it votes with.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Standing {
+    /// The epoch of the last leader whose history it took over.
+    pub epoch: Epoch,
+    /// The last transaction in its log.
+    pub zxid: Zxid,
+}
+
+/// What a server is while it serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// It orders writes.
+    Leading,
+    /// It votes.
+    Following,
+    /// It only learns.
+    Observing,
+}
+
+/// Why a role ended: a sentence for the log.
+pub type Reason = String;

@@ -1,0 +1,631 @@
+//! The leader's side of discovery, synchronisation and broadcast.
+//!
+//! ```text
+//! Discovery ──quorum of FOLLOWERINFO──> saving the accepted epoch ──> EpochAcks ──quorum of ACKEPOCH──>
+//!   saving the current epoch ──> NewLeaderAcks ──quorum of ACK(epoch, 0)──> Broadcast
+//! ```
+//!
+//! A learner goes the same way by itself, and joins whatever phase the leader is in. It hears of every proposal from the
+//! moment on at which its history was fixed, that is, when its synchronisation was put together.
+//!
+//! Acknowledgements are counted cumulatively: links are FIFO and learners acknowledge in order, so the highest says all.
+//! The leader's own is one of them, and comes from its own flush.
+//!
+//! Source: `Leader.java`, `LearnerHandler.java`; Zab phases 1 to 3.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::effect::{Effect, Epochs, LinkId, Reason, Settings};
+use super::history::{History, Plan};
+use super::quorum::QuorumView;
+use crate::jute::Write as _;
+use crate::proto::op::{OpCode, WriteOp};
+use crate::proto::quorum::{self, ForwardedRequest, LearnerInfo, OP_CREATE_SESSION, Packet, PacketKind};
+use crate::request::pipeline::{Answer, Ask, WriteRequest};
+use crate::types::{CnxnId, Epoch, Instant, ServerId, Zxid};
+
+/// What a leader gives to learners.
+#[derive(Clone, Copy)]
+pub struct Past<'a> {
+    /// The newest committed transactions.
+    pub history: &'a History,
+    /// The last transaction in the state that a snapshot would be made of; the rest of the history follows it.
+    pub visible: Zxid,
+}
+
+/// What a step of the leader leads to.
+#[derive(Default, Debug)]
+pub struct Out {
+    /// For the driver.
+    pub effects: Vec<Effect>,
+    /// For the pipeline, in the name of learners.
+    pub asks: Vec<Ask>,
+    /// Learners that get a snapshot of what is committed, at this place among the effects.
+    pub snapshots: Vec<(usize, LinkId)>,
+    /// The leader has its quorum and serves.
+    pub established: bool,
+    /// The leader gives up.
+    pub failed: Option<Reason>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Phase {
+    /// Which epoch is to come: above all that a quorum has accepted.
+    Discovery { heard: BTreeSet<ServerId> },
+    /// The accepted epoch is being made durable.
+    SavingAccepted,
+    /// The epoch is announced; who follows it?
+    EpochAcks { acked: BTreeSet<ServerId> },
+    /// The current epoch is being made durable.
+    SavingCurrent,
+    /// Learners take over the history.
+    NewLeaderAcks,
+    /// The history is a quorum's: transactions are proposed.
+    Broadcast,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// It has said nothing yet.
+    Connected,
+    /// Its accepted epoch is known.
+    WaitsForEpoch,
+    /// LEADERINFO is out.
+    Asked,
+    /// Its history is known, and what it lacks is sent as soon as there is a history to give.
+    WaitsForHistory { last: Zxid },
+    /// NEWLEADER is out.
+    Syncing,
+    /// It has the history, and waits for others.
+    Synced,
+    /// UPTODATE is out.
+    Serving,
+}
+
+#[derive(Debug)]
+struct Learner {
+    sid: ServerId,
+    observer: bool,
+    stage: Stage,
+    /// It must be heard of before.
+    deadline: Instant,
+    /// The oldest proposal that it has not acknowledged, and since when.
+    unacked: Option<(Zxid, Instant)>,
+}
+
+/// See the module.
+pub struct Leader {
+    settings: Settings,
+    view: QuorumView,
+    epochs: Epochs,
+    /// The current epoch and the last transaction with which it was elected.
+    started_with: (Epoch, Zxid),
+    epoch: Epoch,
+    phase: Phase,
+    /// The present phase must be over before.
+    deadline: Instant,
+    learners: BTreeMap<LinkId, Learner>,
+    /// Who has the history of this epoch durable.
+    synced: BTreeSet<ServerId>,
+    /// Up to where each server has the proposals durable, itself too.
+    acked: BTreeMap<ServerId, Zxid>,
+    /// Proposed and not committed.
+    outstanding: VecDeque<(Zxid, Bytes)>,
+    last_proposed: Zxid,
+    committed: Zxid,
+    next_ping: Instant,
+    /// Every second ping is a tick.
+    is_tick: bool,
+}
+
+impl Leader {
+    /// A leader that was just elected, with a history that ends at `last`, all of it durable.
+    pub fn new(
+        settings: Settings,
+        view: QuorumView,
+        epochs: Epochs,
+        last: Zxid,
+        now: Instant,
+        out: &mut Out,
+    ) -> Leader {
+        let mut leader = Leader {
+            settings,
+            view,
+            epochs,
+            started_with: (epochs.current, last),
+            epoch: epochs.accepted.next(),
+            phase: Phase::Discovery { heard: BTreeSet::from([settings.id]) },
+            deadline: now.after_ms(settings.init_ms()),
+            learners: BTreeMap::new(),
+            synced: BTreeSet::new(),
+            acked: BTreeMap::new(),
+            outstanding: VecDeque::new(),
+            last_proposed: last,
+            committed: last,
+            next_ping: now.after_ms(settings.tick_ms / 2),
+            is_tick: false,
+        };
+        leader.end_discovery_with_quorum(out);
+        leader
+    }
+
+    /// The epoch that it leads, or will.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Whether transactions are proposed.
+    pub fn is_established(&self) -> bool {
+        self.phase == Phase::Broadcast
+    }
+
+    /// The last committed transaction.
+    pub fn committed(&self) -> Zxid {
+        self.committed
+    }
+
+    /// Learners that serve: followers, observers.
+    pub fn serving(&self) -> (usize, usize) {
+        let serving = self.learners.values().filter(|learner| learner.stage == Stage::Serving);
+        let observers = serving.clone().filter(|learner| learner.observer).count();
+        (serving.count() - observers, observers)
+    }
+
+    /// All links, to be closed when the role ends.
+    pub fn links(&self) -> impl Iterator<Item = LinkId> {
+        self.learners.keys().copied()
+    }
+
+    /// Ends the role: what was proposed and not committed, in order.
+    pub fn into_outstanding(self) -> VecDeque<(Zxid, Bytes)> {
+        self.outstanding
+    }
+
+    /// A learner has connected.
+    pub fn connected(&mut self, now: Instant, link: LinkId) {
+        let deadline = now.after_ms(self.settings.init_ms());
+        let nobody = ServerId::NOBODY;
+        let learner = Learner { sid: nobody, observer: true, stage: Stage::Connected, deadline, unacked: None };
+        self.learners.insert(link, learner);
+    }
+
+    /// A link is gone.
+    pub fn lost(&mut self, link: LinkId) {
+        self.learners.remove(&link);
+    }
+
+    /// A packet has come.
+    pub fn received(&mut self, now: Instant, link: LinkId, packet: &Packet, past: Past<'_>, out: &mut Out) {
+        let Some(learner) = self.learners.get_mut(&link) else { return };
+        if matches!(learner.stage, Stage::Synced | Stage::Serving) {
+            learner.deadline = now.after_ms(self.settings.sync_ms());
+        }
+        let result = match (learner.stage, packet.kind) {
+            (Stage::Connected, PacketKind::FollowerInfo | PacketKind::ObserverInfo) => {
+                self.on_learner_info(link, packet, out)
+            }
+            (Stage::Asked, PacketKind::AckEpoch) => self.on_ack_epoch(link, packet, past, out),
+            (Stage::Syncing | Stage::Synced | Stage::Serving, PacketKind::Ack) => {
+                self.on_ack(now, link, packet.zxid, out);
+                Ok(())
+            }
+            (Stage::Synced | Stage::Serving, PacketKind::Ping) => {
+                let touched = quorum::decode_touches(packet.data.as_deref().unwrap_or_default());
+                let touched: Vec<_> = touched.into_iter().map(|(session, _)| (session, now)).collect();
+                if !touched.is_empty() {
+                    out.asks.push(Ask::Touch(touched));
+                }
+                Ok(())
+            }
+            (Stage::Serving, PacketKind::Revalidate) => Self::on_revalidate(link, packet, out),
+            (Stage::Serving, PacketKind::Request) => Self::on_request(link, packet, out),
+            (stage, kind) => Err(format!("it sent {kind:?} at stage {stage:?}")),
+        };
+        if let Err(why) = result {
+            self.refuse(link, why, out);
+        }
+    }
+
+    /// The epochs of the last [`Effect::SaveEpochs`] are durable.
+    pub fn epochs_saved(&mut self, now: Instant, past: Past<'_>, out: &mut Out) {
+        match self.phase {
+            Phase::SavingAccepted => {
+                self.phase = Phase::EpochAcks { acked: BTreeSet::from([self.settings.id]) };
+                self.deadline = now.after_ms(self.settings.init_ms());
+                let waiting: Vec<LinkId> = self.at_stage(|stage| stage == Stage::WaitsForEpoch).collect();
+                for link in waiting {
+                    self.announce_epoch(link, out);
+                }
+                self.end_epoch_acks_with_quorum(out);
+            }
+            Phase::SavingCurrent => {
+                self.phase = Phase::NewLeaderAcks;
+                self.deadline = now.after_ms(self.settings.init_ms());
+                let waiting: Vec<LinkId> =
+                    self.at_stage(|stage| matches!(stage, Stage::WaitsForHistory { .. })).collect();
+                for link in waiting {
+                    self.synchronize(link, past, out);
+                }
+                // What it was elected with is durable.
+                self.synced.insert(self.settings.id);
+                self.establish_with_quorum(now, out);
+            }
+            _ => unreachable!("epochs are saved in two phases only, not in {:?}", self.phase),
+        }
+    }
+
+    /// Proposes transactions, in order.
+    pub fn propose(&mut self, now: Instant, proposals: impl IntoIterator<Item = (Zxid, Bytes)>, out: &mut Out) {
+        let mut packets = Vec::new();
+        for (zxid, payload) in proposals {
+            assert!(zxid > self.last_proposed, "{zxid} is proposed after {}", self.last_proposed);
+            quorum::put(&mut packets, PacketKind::Proposal, zxid, Some(&payload), &[]);
+            self.outstanding.push_back((zxid, payload));
+            self.last_proposed = zxid;
+        }
+        if packets.is_empty() {
+            return;
+        }
+        let packets = Bytes::from(packets);
+        for (link, learner) in &mut self.learners {
+            if !learner.observer && learner.is_forwarded_to() {
+                learner.unacked.get_or_insert((self.last_proposed, now));
+                out.effects.push(Effect::Send(*link, packets.clone()));
+            }
+        }
+    }
+
+    /// Its own log is durable up to `zxid`.
+    pub fn durable(&mut self, zxid: Zxid) {
+        self.acked.insert(self.settings.id, zxid);
+    }
+
+    /// Commits what a quorum has. Returns the last committed transaction, if it has moved on.
+    pub fn commit(&mut self, history: &mut History, out: &mut Out) -> Option<Zxid> {
+        if self.phase != Phase::Broadcast {
+            return None;
+        }
+        let mut candidates: Vec<Zxid> = self.acked.values().copied().filter(|acked| *acked > self.committed).collect();
+        candidates.sort_unstable();
+        let has_quorum = |zxid: &Zxid| {
+            let holders = self.acked.iter().filter(|(_, acked)| *acked >= zxid).map(|(sid, _)| *sid).collect();
+            self.view.contains_quorum(&holders)
+        };
+        let zxid = candidates.into_iter().rev().find(has_quorum)?;
+        let (mut commits, mut informs) = (Vec::new(), Vec::new());
+        let followers = self.learners.values().any(|learner| learner.is_forwarded_to() && !learner.observer);
+        let observers = self.learners.values().any(|learner| learner.is_forwarded_to() && learner.observer);
+        while let Some((next, _)) = self.outstanding.front()
+            && *next <= zxid
+        {
+            let (next, payload) = self.outstanding.pop_front().expect("looked at just now");
+            if followers {
+                quorum::put(&mut commits, PacketKind::Commit, next, None, &[]);
+            }
+            if observers {
+                quorum::put(&mut informs, PacketKind::Inform, next, Some(&payload), &[]);
+            }
+            history.push(next, payload);
+            self.committed = next;
+        }
+        let (commits, informs) = (Bytes::from(commits), Bytes::from(informs));
+        for (link, learner) in self.learners.iter().filter(|(_, learner)| learner.is_forwarded_to()) {
+            let packets = if learner.observer { &informs } else { &commits };
+            out.effects.push(Effect::Send(*link, packets.clone()));
+        }
+        Some(self.committed)
+    }
+
+    /// Tells a learner what the pipeline has answered it.
+    pub fn answer(&self, answer: &Answer, out: &mut Out) {
+        let (cnxn, packet) = match answer {
+            Answer::Synced(cnxn) => (cnxn, Packet::bare(PacketKind::Sync, Zxid::ZERO)),
+            Answer::Revalidated { cnxn, session, valid } => {
+                let data = quorum::encode_revalidated(*session, *valid);
+                (cnxn, Packet::with(PacketKind::Revalidate, Zxid(-1), data))
+            }
+            Answer::Attached { .. } | Answer::Replied(_) | Answer::Close(_) => return,
+        };
+        if self.learners.contains_key(&cnxn.slot) {
+            send(cnxn.slot, &packet, out);
+        }
+    }
+
+    /// Does what time brings. To be called several times a tick.
+    pub fn tick(&mut self, now: Instant, out: &mut Out) {
+        if self.phase != Phase::Broadcast && now > self.deadline {
+            let phase = &self.phase;
+            out.failed = Some(format!("no quorum within {} ms: {phase:?}", self.settings.init_ms()));
+            return;
+        }
+        let sync_ms = self.settings.sync_ms();
+        let late = |learner: &Learner| {
+            now > learner.deadline || learner.unacked.is_some_and(|(_, since)| now.since_ms(since) > sync_ms)
+        };
+        let late: Vec<LinkId> =
+            self.learners.iter().filter(|(_, learner)| late(learner)).map(|(link, _)| *link).collect();
+        for link in late {
+            self.refuse(link, "it was not heard of in time".to_owned(), out);
+        }
+        if now < self.next_ping {
+            return;
+        }
+        self.next_ping = now.after_ms(self.settings.tick_ms / 2);
+        let ping = Packet::bare(PacketKind::Ping, self.last_proposed);
+        for link in self.at_stage(|stage| matches!(stage, Stage::Synced | Stage::Serving)) {
+            send(link, &ping, out);
+        }
+        self.is_tick = !self.is_tick;
+        if self.is_tick && self.phase == Phase::Broadcast {
+            let followers = self.learners.values().filter(|learner| !learner.observer);
+            let heard = followers.filter(|learner| matches!(learner.stage, Stage::Synced | Stage::Serving));
+            let heard: BTreeSet<ServerId> = heard.map(|learner| learner.sid).chain([self.settings.id]).collect();
+            if !self.view.contains_quorum(&heard) {
+                out.failed = Some(format!("not sufficient followers synced, only synced with sids: {heard:?}"));
+            }
+        }
+    }
+
+    fn on_learner_info(&mut self, link: LinkId, packet: &Packet, out: &mut Out) -> Result<(), Reason> {
+        let info = LearnerInfo::decode(packet.data.as_deref().unwrap_or_default())
+            .map_err(|error| format!("its first packet cannot be read: {error}"))?;
+        if info.protocol_version < quorum::PROTOCOL_VERSION {
+            return Err(format!("it speaks version {:x} of the protocol", info.protocol_version));
+        }
+        if info.config_version > self.view.current().version() {
+            return Err(format!("it knows a newer configuration, version {:x}", info.config_version));
+        }
+        let sid = ServerId(info.sid);
+        let observer = packet.kind == PacketKind::ObserverInfo;
+        // The same server again: its old connection is of no use any more.
+        let old: Vec<LinkId> = self.learners.iter().filter(|(_, old)| old.sid == sid).map(|(link, _)| *link).collect();
+        for old in old {
+            self.refuse(old, "the same server has connected again".to_owned(), out);
+        }
+        let learner = self.learners.get_mut(&link).expect("looked up by the caller");
+        (learner.sid, learner.observer, learner.stage) = (sid, observer, Stage::WaitsForEpoch);
+        let accepted = Epoch(packet.zxid.epoch());
+        match &mut self.phase {
+            Phase::Discovery { heard } => {
+                if accepted >= self.epoch {
+                    self.epoch = accepted.next();
+                }
+                if !observer && self.view.current().is_voter(sid) {
+                    heard.insert(sid);
+                }
+                self.end_discovery_with_quorum(out);
+            }
+            Phase::SavingAccepted => {}
+            _ => self.announce_epoch(link, out),
+        }
+        Ok(())
+    }
+
+    fn end_discovery_with_quorum(&mut self, out: &mut Out) {
+        let Phase::Discovery { heard } = &self.phase else { return };
+        if self.view.current().contains_quorum(heard) {
+            self.phase = Phase::SavingAccepted;
+            self.epochs.accepted = self.epoch;
+            out.effects.push(Effect::SaveEpochs(self.epochs));
+        }
+    }
+
+    fn announce_epoch(&mut self, link: LinkId, out: &mut Out) {
+        let mut version = Vec::with_capacity(4);
+        version.put_int(quorum::PROTOCOL_VERSION);
+        send(link, &Packet::with(PacketKind::LeaderInfo, self.epoch.zxid(), version), out);
+        self.learner(link).stage = Stage::Asked;
+    }
+
+    fn on_ack_epoch(&mut self, link: LinkId, packet: &Packet, past: Past<'_>, out: &mut Out) -> Result<(), Reason> {
+        let data = packet.data.as_deref().and_then(|data| data.first_chunk::<4>());
+        let current = i32::from_be_bytes(*data.ok_or("its ACKEPOCH has no epoch")?);
+        let last = packet.zxid;
+        // -1: it follows this epoch already, and does not count.
+        let acks = current != -1 && last != Zxid(-1);
+        if acks && (Epoch(current as u32), last) > self.started_with {
+            let (epoch, zxid) = self.started_with;
+            return Err(format!("follower is ahead of the leader: epoch {current:x}, {last}; mine {epoch}, {zxid}"));
+        }
+        let learner = self.learner(link);
+        learner.stage = Stage::WaitsForHistory { last };
+        let (sid, observer) = (learner.sid, learner.observer);
+        match &mut self.phase {
+            Phase::EpochAcks { acked } => {
+                if acks && !observer && self.view.current().is_voter(sid) {
+                    acked.insert(sid);
+                }
+                self.end_epoch_acks_with_quorum(out);
+            }
+            Phase::NewLeaderAcks | Phase::Broadcast => self.synchronize(link, past, out),
+            Phase::SavingCurrent => {}
+            Phase::Discovery { .. } | Phase::SavingAccepted => unreachable!("the epoch is not announced yet"),
+        }
+        Ok(())
+    }
+
+    fn end_epoch_acks_with_quorum(&mut self, out: &mut Out) {
+        let Phase::EpochAcks { acked } = &self.phase else { return };
+        if self.view.current().contains_quorum(acked) {
+            self.phase = Phase::SavingCurrent;
+            self.epochs.current = self.epoch;
+            out.effects.push(Effect::SaveEpochs(self.epochs));
+        }
+    }
+
+    /// Sends what the learner lacks, and takes it into the audience of all proposals from here on.
+    fn synchronize(&mut self, link: LinkId, past: Past<'_>, out: &mut Out) {
+        let newest = self.committed;
+        let learner = self.learner(link);
+        let Stage::WaitsForHistory { last } = learner.stage else { unreachable!("at {:?}", learner.stage) };
+        let (sid, observer) = (learner.sid, learner.observer);
+        learner.stage = Stage::Syncing;
+        let Past { history, visible } = past;
+        let plan = history.plan(last);
+        tracing::info!(
+            "Synchronizing with Learner sid: {} peerLastZxid={last} lastProcessedZxid={newest}: {plan:?}",
+            sid.0
+        );
+        let mut packets = Vec::new();
+        let from = match plan {
+            Plan::Diff { from } => {
+                quorum::put(&mut packets, PacketKind::Diff, newest, None, &[]);
+                from
+            }
+            Plan::Trunc { to, from } => {
+                quorum::put(&mut packets, PacketKind::Trunc, to, None, &[]);
+                from
+            }
+            Plan::Snap => {
+                let Plan::Diff { from } = history.plan(visible) else {
+                    return self.refuse(link, format!("what came after {visible} is forgotten already"), out);
+                };
+                quorum::put(&mut packets, PacketKind::Snap, visible, None, &[]);
+                out.effects.push(Effect::Send(link, std::mem::take(&mut packets).into()));
+                out.snapshots.push((out.effects.len(), link));
+                from
+            }
+        };
+        for (zxid, payload) in history.from(from) {
+            quorum::put(&mut packets, PacketKind::Proposal, *zxid, Some(payload), &[]);
+            quorum::put(&mut packets, PacketKind::Commit, *zxid, None, &[]);
+        }
+        if !observer {
+            for (zxid, payload) in &self.outstanding {
+                quorum::put(&mut packets, PacketKind::Proposal, *zxid, Some(payload), &[]);
+            }
+        }
+        let config = self.view.last_seen().to_string();
+        quorum::put(&mut packets, PacketKind::NewLeader, self.epoch.zxid(), Some(config.as_bytes()), &[]);
+        out.effects.push(Effect::Send(link, packets.into()));
+    }
+
+    fn on_ack(&mut self, now: Instant, link: LinkId, zxid: Zxid, out: &mut Out) {
+        let (last_proposed, epoch) = (self.last_proposed, self.epoch);
+        let (sync_ms, establishing) = (self.settings.sync_ms(), self.phase == Phase::NewLeaderAcks);
+        let learner = self.learner(link);
+        let sid = learner.sid;
+        if zxid.counter() == 0 {
+            // The acknowledgement of the history; a second one follows UPTODATE.
+            if learner.stage == Stage::Syncing && zxid == epoch.zxid() {
+                learner.stage = Stage::Synced;
+                learner.deadline = now.after_ms(sync_ms);
+                let follower = !learner.observer;
+                if follower {
+                    self.synced.insert(sid);
+                }
+                if establishing {
+                    self.establish_with_quorum(now, out);
+                } else {
+                    self.bring_up_to_date(link, now, out);
+                }
+            }
+            return;
+        }
+        if learner.observer || zxid > last_proposed {
+            return;
+        }
+        // Some learners acknowledge proposals before the history (ZOOKEEPER-4685): it counts, because it is durable there.
+        if learner.unacked.is_some_and(|(oldest, _)| oldest <= zxid) {
+            learner.unacked = (zxid < last_proposed).then_some((last_proposed, now));
+        }
+        let acked = self.acked.entry(sid).or_default();
+        *acked = zxid.max(*acked);
+    }
+
+    fn establish_with_quorum(&mut self, now: Instant, out: &mut Out) {
+        if self.phase != Phase::NewLeaderAcks || !self.view.contains_quorum(&self.synced) {
+            return;
+        }
+        self.phase = Phase::Broadcast;
+        // The audience of the first check is complete only a tick after this.
+        (self.is_tick, self.next_ping) = (true, now.after_ms(self.settings.tick_ms / 2));
+        out.established = true;
+        let synced: Vec<LinkId> = self.at_stage(|stage| stage == Stage::Synced).collect();
+        for link in synced {
+            self.bring_up_to_date(link, now, out);
+        }
+    }
+
+    fn bring_up_to_date(&mut self, link: LinkId, now: Instant, out: &mut Out) {
+        if self.phase != Phase::Broadcast {
+            return;
+        }
+        let deadline = now.after_ms(self.settings.init_ms() + self.settings.sync_ms());
+        let learner = self.learner(link);
+        learner.stage = Stage::Serving;
+        learner.deadline = deadline;
+        send(link, &Packet::bare(PacketKind::UpToDate, Zxid(-1)), out);
+    }
+
+    fn on_revalidate(link: LinkId, packet: &Packet, out: &mut Out) -> Result<(), Reason> {
+        let asked = quorum::decode_touches(packet.data.as_deref().unwrap_or_default());
+        let [(session, timeout_ms)] = asked[..] else { return Err("its REVALIDATE names no session".to_owned()) };
+        out.asks.push(Ask::Revalidate { cnxn: CnxnId::of_learner(link), session, timeout_ms });
+        Ok(())
+    }
+
+    fn on_request(link: LinkId, packet: &Packet, out: &mut Out) -> Result<(), Reason> {
+        let unreadable = |error| format!("its REQUEST cannot be read: {error}");
+        let data = packet.data.clone().unwrap_or_default();
+        let ForwardedRequest { session, cxid, op, body } = ForwardedRequest::decode(&data).map_err(unreadable)?;
+        let cnxn = CnxnId::of_learner(link);
+        if op == OP_CREATE_SESSION {
+            let timeout = body.first_chunk::<4>().ok_or("its createSession has no timeout")?;
+            let timeout_ms = i32::from_be_bytes(*timeout);
+            out.asks.push(Ask::OpenSession { cnxn, timeout_ms, session: Some(session) });
+            return Ok(());
+        }
+        match OpCode::from_wire(op) {
+            Some(OpCode::Sync) => out.asks.push(Ask::Sync(cnxn)),
+            Some(op) if op.is_write() || op == OpCode::Check => {
+                let op = WriteOp::decode(op, &body, &body);
+                let ids = Arc::new(packet.auth.clone());
+                out.asks.push(Ask::Write(WriteRequest {
+                    cnxn,
+                    session,
+                    xid: cxid,
+                    op,
+                    ids,
+                    capture: false,
+                    forward: None,
+                }));
+            }
+            _ => tracing::warn!(
+                "A learner forwarded operation {op} of session {session}, which is not the leader's to do"
+            ),
+        }
+        Ok(())
+    }
+
+    /// Ends a link because of what its learner did or did not do.
+    fn refuse(&mut self, link: LinkId, why: Reason, out: &mut Out) {
+        if let Some(learner) = self.learners.remove(&link) {
+            out.effects.push(Effect::Close(link, format!("learner {}: {why}", learner.sid)));
+        }
+    }
+
+    fn learner(&mut self, link: LinkId) -> &mut Learner {
+        self.learners.get_mut(&link).expect("a link of this leader's")
+    }
+
+    fn at_stage(&self, is: impl Fn(Stage) -> bool) -> impl Iterator<Item = LinkId> {
+        self.learners.iter().filter(move |(_, learner)| is(learner.stage)).map(|(link, _)| *link)
+    }
+}
+
+impl Learner {
+    /// Whether it hears of proposals and commits: from the moment on at which its history was fixed.
+    fn is_forwarded_to(&self) -> bool {
+        matches!(self.stage, Stage::Syncing | Stage::Synced | Stage::Serving)
+    }
+}
+
+fn send(link: LinkId, packet: &Packet, out: &mut Out) {
+    let mut bytes = Vec::new();
+    packet.encode(&mut bytes);
+    out.effects.push(Effect::Send(link, bytes.into()));
+}

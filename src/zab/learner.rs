@@ -1,0 +1,534 @@
+//! The learner's side of discovery, synchronisation and broadcast: a follower's or an observer's.
+//!
+//! ```text
+//! AwaitsEpoch ──LEADERINFO──> saving the accepted epoch ──ACKEPOCH──> AwaitsHistory ──DIFF | TRUNC | SNAP──> Syncing
+//!   ──NEWLEADER──> the history is made durable ──> saving the current epoch ──ACK──> AwaitsUpToDate ──UPTODATE──> Serving
+//! ```
+//!
+//! The order on disk is what safety rests on (ZOOKEEPER-4643, -4646, -4685): history, then current epoch, then the ACK of
+//! NEWLEADER, then the ACK of any proposal. While the disk works, packets wait in `deferred`.
+//!
+//! What was committed is logged as it comes after DIFF and TRUNC, and applied to memory alone after SNAP, until NEWLEADER
+//! makes the whole state durable at once. What is only proposed stays in `pending` and is logged once clients are served.
+//!
+//! Source: `Learner.syncWithLeader`, `Follower.processPacket`, `Observer.processPacket`.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::effect::{Effect, Epochs, LinkId, Reason, Settings};
+use super::history::History;
+use super::quorum::{QuorumVerifier, QuorumView};
+use crate::jute::Write as _;
+use crate::proto::quorum::{self, LearnerInfo, Packet, PacketKind};
+use crate::proto::txn::LoggedTxn;
+use crate::request::replica::{Forward, Replica};
+use crate::storage::snapshot_format::SnapshotSource;
+use crate::tree::DataTree;
+use crate::types::{Epoch, Instant, Zxid};
+
+/// Proposals and requests that wait, in both directions, before the leader is told no more: beyond it the learner gives up.
+pub const DEFERRED_MAX: usize = 1 << 20;
+
+/// What a step of the learner leads to.
+#[derive(Default, Debug)]
+pub struct Out {
+    /// For the driver.
+    pub effects: Vec<Effect>,
+    /// To be logged, in order.
+    pub log: Vec<(Zxid, Bytes)>,
+    /// The leader's history is taken over, and clients are served.
+    pub established: bool,
+    /// The configuration in force has changed.
+    pub activated: bool,
+    /// The learner gives up.
+    pub failed: Option<Reason>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// FOLLOWERINFO or OBSERVERINFO is out.
+    AwaitsEpoch,
+    /// The accepted epoch is being made durable.
+    SavingAccepted,
+    /// ACKEPOCH is out.
+    AwaitsHistory,
+    /// The log is being cut and read back.
+    Truncating,
+    /// The stream of a snapshot is coming in.
+    ReceivingSnapshot,
+    /// Transactions come that the leader has and this server lacks.
+    Syncing { from_snapshot: bool },
+    /// NEWLEADER has come: what was logged is being made durable.
+    Flushing,
+    /// NEWLEADER has come after SNAP: the state is being made durable.
+    Installing,
+    /// The current epoch is being made durable.
+    SavingCurrent,
+    /// The history is acknowledged.
+    AwaitsUpToDate,
+    /// Transactions come as clients make them.
+    Serving,
+}
+
+/// See the module.
+pub struct Learner {
+    settings: Settings,
+    observer: bool,
+    link: LinkId,
+    view: QuorumView,
+    epochs: Epochs,
+    epoch: Epoch,
+    stage: Stage,
+    /// The last transaction that was handed over to be logged, or is in the state taken over.
+    logged: Zxid,
+    durable: Zxid,
+    /// Proposed and not committed, in order; `logged` says which of them are in the log.
+    pending: VecDeque<Proposal>,
+    /// Logged and not acknowledged.
+    unacked: VecDeque<Zxid>,
+    /// Committed after NEWLEADER and before UPTODATE.
+    committed_early: VecDeque<Zxid>,
+    deferred: VecDeque<Packet>,
+    /// The configuration that NEWLEADER brought.
+    config: Option<QuorumVerifier>,
+    heard: Instant,
+}
+
+/// A transaction as the leader sent it.
+#[derive(Clone, Debug)]
+struct Proposal {
+    zxid: Zxid,
+    payload: Bytes,
+    logged: LoggedTxn,
+}
+
+/// What the learner changes besides itself.
+pub struct State<'a> {
+    /// The committed state.
+    pub replica: &'a mut Replica,
+    /// The newest committed transactions.
+    pub history: &'a mut History,
+}
+
+impl Learner {
+    /// A learner that has connected to its leader. All of the log up to `last` is durable and applied.
+    #[allow(clippy::too_many_arguments)] // Each is one thing that only the caller knows.
+    pub fn new(
+        settings: Settings,
+        observer: bool,
+        link: LinkId,
+        view: QuorumView,
+        epochs: Epochs,
+        last: Zxid,
+        now: Instant,
+        out: &mut Out,
+    ) -> Learner {
+        let learner = Learner {
+            settings,
+            observer,
+            link,
+            view,
+            epochs,
+            epoch: Epoch::default(),
+            stage: Stage::AwaitsEpoch,
+            logged: last,
+            durable: last,
+            pending: VecDeque::new(),
+            unacked: VecDeque::new(),
+            committed_early: VecDeque::new(),
+            deferred: VecDeque::new(),
+            config: None,
+            heard: now,
+        };
+        let kind = if observer { PacketKind::ObserverInfo } else { PacketKind::FollowerInfo };
+        let info = LearnerInfo {
+            sid: settings.id.0,
+            protocol_version: quorum::PROTOCOL_VERSION,
+            config_version: learner.view.current().version(),
+        };
+        learner.send(&Packet::with(kind, epochs.accepted.zxid(), info.encode()), out);
+        learner
+    }
+
+    /// The link to the leader.
+    pub fn link(&self) -> LinkId {
+        self.link
+    }
+
+    /// The leader's epoch, once it is known.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Whether clients are served.
+    pub fn is_established(&self) -> bool {
+        self.stage == Stage::Serving
+    }
+
+    /// Whether it votes and acknowledges.
+    pub fn is_observer(&self) -> bool {
+        self.observer
+    }
+
+    /// The configurations that it knows.
+    pub fn view(&self) -> &QuorumView {
+        &self.view
+    }
+
+    /// Whether the disk is at work, so that the driver may leave the link unread for a while.
+    pub fn is_busy(&self) -> bool {
+        use Stage::*;
+        matches!(self.stage, SavingAccepted | Truncating | Flushing | Installing | SavingCurrent)
+    }
+
+    /// Whether the state in memory is one that the disk does not have: what a snapshot brought, before it is durable.
+    pub fn is_ahead_of_disk(&self) -> bool {
+        self.stage == Stage::Syncing { from_snapshot: true }
+    }
+
+    /// Transactions that were logged and not committed, to be applied when the role ends.
+    pub fn take_uncommitted(&mut self) -> impl Iterator<Item = (Bytes, LoggedTxn)> + '_ {
+        let last = self.logged;
+        let logged = self.pending.drain(..).take_while(move |proposal| proposal.zxid <= last);
+        logged.map(|proposal| (proposal.payload, proposal.logged))
+    }
+
+    /// A packet has come from the leader.
+    pub fn received(&mut self, now: Instant, packet: Packet, state: &mut State<'_>, out: &mut Out) {
+        self.heard = now;
+        if self.is_busy() {
+            if self.deferred.len() >= DEFERRED_MAX {
+                return self.fail(out, format!("{DEFERRED_MAX} packets came while the disk was at work"));
+            }
+            return self.deferred.push_back(packet);
+        }
+        self.packet(packet, state, out);
+    }
+
+    /// The stream behind SNAP is in: the leader's state.
+    pub fn snapshot_received(&mut self, now: Instant, data_tree: DataTree, state: &mut State<'_>, out: &mut Out) {
+        self.heard = now;
+        assert_eq!(self.stage, Stage::ReceivingSnapshot, "a snapshot comes behind SNAP");
+        self.take_over(data_tree, state);
+        self.stage = Stage::Syncing { from_snapshot: true };
+        self.work_off_deferred(state, out);
+    }
+
+    /// The log is cut, and this is the state that it leads to.
+    pub fn truncated(&mut self, now: Instant, data_tree: DataTree, state: &mut State<'_>, out: &mut Out) {
+        self.heard = now;
+        assert_eq!(self.stage, Stage::Truncating, "the log is cut because of TRUNC");
+        self.take_over(data_tree, state);
+        self.durable = self.logged;
+        self.stage = Stage::Syncing { from_snapshot: false };
+        self.work_off_deferred(state, out);
+    }
+
+    /// The state taken over by SNAP is durable.
+    pub fn installed(&mut self, state: &mut State<'_>, out: &mut Out) {
+        assert_eq!(self.stage, Stage::Installing, "a state is installed at NEWLEADER");
+        self.durable = self.logged;
+        self.save_current(out);
+        self.work_off_deferred(state, out);
+    }
+
+    /// The epochs of the last [`Effect::SaveEpochs`] are durable.
+    pub fn epochs_saved(&mut self, now: Instant, state: &mut State<'_>, out: &mut Out) {
+        self.heard = now;
+        match self.stage {
+            Stage::SavingAccepted => self.ack_epoch(Some(self.epochs.current), out),
+            Stage::SavingCurrent => {
+                self.send(&Packet::bare(PacketKind::Ack, self.epoch.zxid()), out);
+                self.stage = Stage::AwaitsUpToDate;
+            }
+            stage => unreachable!("epochs are saved at two stages only, not at {stage:?}"),
+        }
+        self.work_off_deferred(state, out);
+    }
+
+    /// The log is durable up to `zxid`.
+    pub fn durable(&mut self, zxid: Zxid, state: &mut State<'_>, out: &mut Out) {
+        self.durable = zxid.max(self.durable);
+        if self.stage == Stage::Flushing && self.durable >= self.logged {
+            self.save_current(out);
+            return self.work_off_deferred(state, out);
+        }
+        let mut acks = Vec::new();
+        while let Some(oldest) = self.unacked.front()
+            && *oldest <= self.durable
+        {
+            quorum::put(&mut acks, PacketKind::Ack, *oldest, None, &[]);
+            self.unacked.pop_front();
+        }
+        if !acks.is_empty() {
+            out.effects.push(Effect::Send(self.link, acks.into()));
+        }
+    }
+
+    /// Sends on what the clients ask for.
+    pub fn forward(&mut self, forwards: Vec<Forward>, out: &mut Out) {
+        let mut packets = Vec::new();
+        for forward in forwards {
+            match forward {
+                Forward::Request(request, ids) => {
+                    quorum::put(&mut packets, PacketKind::Request, Zxid(-1), Some(&request.encode()), &ids);
+                }
+                Forward::Revalidate(session, timeout_ms) => {
+                    let data = quorum::encode_revalidate(session, timeout_ms);
+                    quorum::put(&mut packets, PacketKind::Revalidate, Zxid(-1), Some(&data), &[]);
+                }
+            }
+        }
+        if !packets.is_empty() {
+            out.effects.push(Effect::Send(self.link, packets.into()));
+        }
+    }
+
+    /// Does what time brings.
+    pub fn tick(&mut self, now: Instant, out: &mut Out) {
+        let limit_ms = match self.stage {
+            Stage::AwaitsUpToDate | Stage::Serving => self.settings.sync_ms(),
+            _ => self.settings.init_ms(),
+        };
+        if !self.is_busy() && now.since_ms(self.heard) > limit_ms {
+            self.fail(out, format!("the leader was not heard of for {limit_ms} ms, at stage {:?}", self.stage));
+        }
+    }
+
+    fn work_off_deferred(&mut self, state: &mut State<'_>, out: &mut Out) {
+        while !self.is_busy()
+            && out.failed.is_none()
+            && let Some(packet) = self.deferred.pop_front()
+        {
+            self.packet(packet, state, out);
+        }
+    }
+
+    fn packet(&mut self, packet: Packet, state: &mut State<'_>, out: &mut Out) {
+        use PacketKind::*;
+        let result = match (self.stage, packet.kind) {
+            (Stage::AwaitsEpoch, LeaderInfo) => self.on_leader_info(&packet, out),
+            (Stage::AwaitsHistory, Diff) => {
+                self.stage = Stage::Syncing { from_snapshot: false };
+                Ok(())
+            }
+            (Stage::AwaitsHistory, Trunc) => {
+                self.stage = Stage::Truncating;
+                out.effects.push(Effect::Truncate(packet.zxid));
+                Ok(())
+            }
+            (Stage::AwaitsHistory, Snap) => {
+                self.stage = Stage::ReceivingSnapshot;
+                Ok(())
+            }
+            (Stage::Syncing { .. } | Stage::AwaitsUpToDate | Stage::Serving, Proposal)
+                if !self.serves_as_observer() =>
+            {
+                self.on_proposal(packet, out)
+            }
+            (Stage::Syncing { from_snapshot }, Commit) => {
+                self.commit_while_syncing(packet.zxid, from_snapshot, state, out)
+            }
+            (Stage::Syncing { from_snapshot }, Inform) => {
+                let zxid = packet.zxid;
+                self.on_proposal(packet, out).and_then(|()| self.commit_while_syncing(zxid, from_snapshot, state, out))
+            }
+            (Stage::Syncing { from_snapshot }, NewLeader) => self.on_new_leader(&packet, from_snapshot, state, out),
+            (Stage::AwaitsUpToDate, Commit) => {
+                self.committed_early.push_back(packet.zxid);
+                Ok(())
+            }
+            (Stage::AwaitsUpToDate, Inform) => {
+                self.committed_early.push_back(packet.zxid);
+                self.on_proposal(packet, out)
+            }
+            (Stage::AwaitsUpToDate, UpToDate) => self.on_up_to_date(state, out),
+            (Stage::Serving, Commit) if !self.observer => self.commit(packet.zxid, state),
+            (Stage::Serving, Inform) => {
+                let zxid = packet.zxid;
+                self.on_proposal(packet, out).and_then(|()| self.commit(zxid, state))
+            }
+            // What a leader tells observers that are none of its followers' business, and the other way round.
+            (Stage::Serving, Proposal | Commit) => Ok(()),
+            (Stage::Serving, Sync) if state.replica.synced() => Ok(()),
+            (Stage::Serving, Revalidate) => quorum::decode_revalidated(packet.data.as_deref().unwrap_or_default())
+                .map(|(session, valid)| state.replica.revalidated(session, valid))
+                .map_err(|error| format!("REVALIDATE cannot be read: {error}")),
+            (Stage::AwaitsUpToDate | Stage::Serving | Stage::Syncing { .. }, Ping) => {
+                let data = quorum::encode_touches(state.replica.take_touched());
+                self.send(&Packet::with(Ping, packet.zxid, data), out);
+                Ok(())
+            }
+            (stage, kind) => Err(format!("{kind:?} {} came at stage {stage:?}", packet.zxid)),
+        };
+        if let Err(why) = result {
+            self.fail(out, why);
+        }
+    }
+
+    fn on_leader_info(&mut self, packet: &Packet, out: &mut Out) -> Result<(), Reason> {
+        let epoch = Epoch(packet.zxid.epoch());
+        if epoch < self.epochs.accepted {
+            return Err(format!("the leader's epoch {epoch} is older than the accepted one, {}", self.epochs.accepted));
+        }
+        self.epoch = epoch;
+        if epoch > self.epochs.accepted {
+            self.epochs.accepted = epoch;
+            self.stage = Stage::SavingAccepted;
+            out.effects.push(Effect::SaveEpochs(self.epochs));
+        } else {
+            // It has promised this before, and must not be counted twice.
+            self.ack_epoch(None, out);
+        }
+        Ok(())
+    }
+
+    fn ack_epoch(&mut self, current: Option<Epoch>, out: &mut Out) {
+        let mut data = Vec::with_capacity(4);
+        data.put_int(current.map_or(-1, |epoch| epoch.0 as i32));
+        self.send(&Packet::with(PacketKind::AckEpoch, self.logged, data), out);
+        self.stage = Stage::AwaitsHistory;
+    }
+
+    /// Keeps a proposal until it is committed; while serving it goes to the log at once.
+    fn on_proposal(&mut self, packet: Packet, out: &mut Out) -> Result<(), Reason> {
+        let (zxid, payload) = (packet.zxid, packet.data.ok_or("a proposal without a transaction")?);
+        let last = self.pending.back().map_or(self.logged, |proposal| proposal.zxid);
+        if zxid <= last {
+            // It was sent twice: in the history, and again because it was outstanding.
+            return Ok(());
+        }
+        if !zxid.follows(last) && last != Zxid::ZERO && zxid.epoch() == last.epoch() {
+            return Err(format!("proposal {zxid} comes after {last}: there is a gap"));
+        }
+        let logged = LoggedTxn::decode(&payload).map_err(|error| format!("{zxid} cannot be read: {error}"))?;
+        if logged.header.zxid != zxid {
+            return Err(format!("the transaction of proposal {zxid} says that it is {}", logged.header.zxid));
+        }
+        if self.stage == Stage::Serving {
+            self.log(zxid, &payload, out);
+        }
+        self.pending.push_back(Proposal { zxid, payload, logged });
+        Ok(())
+    }
+
+    fn log(&mut self, zxid: Zxid, payload: &Bytes, out: &mut Out) {
+        out.log.push((zxid, payload.clone()));
+        self.logged = zxid;
+        if self.stage == Stage::Serving && !self.observer {
+            self.unacked.push_back(zxid);
+        }
+    }
+
+    fn commit_while_syncing(
+        &mut self,
+        zxid: Zxid,
+        from_snapshot: bool,
+        state: &mut State<'_>,
+        out: &mut Out,
+    ) -> Result<(), Reason> {
+        if zxid <= self.logged {
+            return Ok(());
+        }
+        if let Some(oldest) = self.pending.front().filter(|oldest| oldest.zxid == zxid) {
+            if from_snapshot {
+                self.logged = zxid;
+            } else {
+                let payload = oldest.payload.clone();
+                self.log(zxid, &payload, out);
+            }
+        }
+        self.commit(zxid, state)
+    }
+
+    /// Applies the oldest pending proposal.
+    fn commit(&mut self, zxid: Zxid, state: &mut State<'_>) -> Result<(), Reason> {
+        let Some(Proposal { zxid: oldest, payload, logged }) = self.pending.pop_front() else {
+            return Err(format!("{zxid} is committed and not known"));
+        };
+        if oldest != zxid {
+            return Err(format!("{zxid} is committed, but the oldest pending proposal is {oldest}"));
+        }
+        if let Some((expected, found)) = state.replica.commit(&logged) {
+            tracing::error!("{zxid} leads to digest {found:x}, but the leader's is {expected:x}: the trees differ");
+        }
+        state.history.push(zxid, payload);
+        Ok(())
+    }
+
+    fn on_new_leader(
+        &mut self,
+        packet: &Packet,
+        from_snapshot: bool,
+        state: &mut State<'_>,
+        out: &mut Out,
+    ) -> Result<(), Reason> {
+        if packet.zxid != self.epoch.zxid() {
+            return Err(format!("NEWLEADER {} in epoch {}", packet.zxid, self.epoch));
+        }
+        if let Some(text) = packet.data.as_deref().filter(|text| !text.is_empty()) {
+            let text = std::str::from_utf8(text).map_err(|error| format!("its configuration is no text: {error}"))?;
+            let config = QuorumVerifier::parse(text).map_err(|error| format!("its configuration: {error}"))?;
+            self.view.see(config.clone());
+            self.config = Some(config);
+        }
+        if from_snapshot {
+            self.stage = Stage::Installing;
+            out.effects.push(Effect::Install(Box::new(SnapshotSource::of(
+                state.replica.data_tree(),
+                state.replica.digests(),
+            ))));
+        } else if self.durable >= self.logged {
+            self.save_current(out);
+        } else {
+            self.stage = Stage::Flushing;
+        }
+        Ok(())
+    }
+
+    fn save_current(&mut self, out: &mut Out) {
+        self.stage = Stage::SavingCurrent;
+        self.epochs.current = self.epoch;
+        out.effects.push(Effect::SaveEpochs(self.epochs));
+    }
+
+    fn on_up_to_date(&mut self, state: &mut State<'_>, out: &mut Out) -> Result<(), Reason> {
+        if let Some(config) = self.config.take() {
+            out.activated |= self.view.activate(config);
+        }
+        self.send(&Packet::bare(PacketKind::Ack, self.epoch.zxid()), out);
+        self.stage = Stage::Serving;
+        out.established = true;
+        let pending: Vec<(Zxid, Bytes)> =
+            self.pending.iter().map(|proposal| (proposal.zxid, proposal.payload.clone())).collect();
+        for (zxid, payload) in &pending {
+            self.log(*zxid, payload, out);
+        }
+        while let Some(zxid) = self.committed_early.pop_front() {
+            self.commit(zxid, state)?;
+        }
+        Ok(())
+    }
+
+    fn take_over(&mut self, data_tree: DataTree, state: &mut State<'_>) {
+        self.logged = data_tree.tree().zxid();
+        state.history.truncate(self.logged);
+        state.replica.replace(data_tree);
+    }
+
+    fn serves_as_observer(&self) -> bool {
+        self.observer && self.stage == Stage::Serving
+    }
+
+    fn send(&self, packet: &Packet, out: &mut Out) {
+        let mut bytes = Vec::new();
+        packet.encode(&mut bytes);
+        out.effects.push(Effect::Send(self.link, bytes.into()));
+    }
+
+    fn fail(&mut self, out: &mut Out, why: Reason) {
+        out.failed.get_or_insert(why);
+    }
+}

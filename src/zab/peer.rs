@@ -1,0 +1,635 @@
+//! One server of an ensemble: looking for a leader, following one, or leading.
+//!
+//! ```text
+//!             ┌──────────── Settling <──────────────┐
+//!             v     the log is durable              │ the role ends
+//! Looking ──elected──> Dialing ──> Following ───────┤
+//!     └────elected──> Leading ──────────────────────┘
+//! ```
+//!
+//! Whenever a server looks for a leader its tree is what its log says, uncommitted transactions at the end included: it
+//! votes with the last of them, and no committed one can be lost that way (ZOOKEEPER-2845). If the next leader does not
+//! have them, it says TRUNC, and the tree is read back from disk.
+//!
+//! The driver drains what is ready into [`Peer::handle`], calls [`Peer::pump`] once, and carries out what that gives:
+//! batching falls out of it.
+//!
+//! Source: `QuorumPeer.java`.
+
+use bytes::Bytes;
+
+use super::effect::{Effect, Epochs, LinkId, Mode, Settings, Standing};
+use super::history::History;
+use super::leader::{self, Leader, Past};
+use super::learner::{self, Learner, State};
+use super::quorum::QuorumView;
+use crate::proto::quorum::Packet;
+use crate::request::containers;
+use crate::request::pipeline::{Answer, Ask, CommitBatch, Orphan, Pipeline, Proposals};
+use crate::request::prepare::Rules;
+use crate::request::replica::Replica;
+use crate::session::Sessions;
+use crate::storage::snapshot_format::SnapshotSource;
+use crate::tree::DataTree;
+use crate::types::{Instant, ServerId, WallMs, Zxid};
+
+/// What happens to a server.
+#[derive(Debug)]
+pub enum Event {
+    /// A client shard asks.
+    Ask(Ask),
+    /// The election has ended.
+    Elected(ServerId),
+    /// The leader has taken the connection that was asked for by [`Effect::Dial`].
+    LeaderConnected(LinkId),
+    /// The leader cannot be reached.
+    LeaderUnreachable(String),
+    /// A learner has connected.
+    LearnerConnected(LinkId),
+    /// A packet has come over a link.
+    Packet(LinkId, Packet),
+    /// The stream behind a SNAP is in, and this is the state that it holds.
+    SnapshotReceived(LinkId, Box<DataTree>),
+    /// A link was ended by the other side, the network, or because what came over it cannot be read.
+    LinkLost(LinkId, String),
+    /// The log is durable up to here.
+    Durable(Zxid),
+    /// See [`Effect::SaveEpochs`].
+    EpochsSaved,
+    /// See [`Effect::Truncate`] and [`Effect::Reload`].
+    Reloaded(Box<DataTree>),
+    /// See [`Effect::Install`].
+    Installed,
+    /// Some time has passed. To come several times in each `tickTime`.
+    Tick,
+}
+
+/// What [`Peer::pump`] gives the driver, to be carried out in this order.
+#[derive(Default, Debug)]
+pub struct Output {
+    /// To be appended to the log.
+    pub log: Vec<(Zxid, Bytes)>,
+    /// See there.
+    pub effects: Vec<Effect>,
+    /// For all client shards.
+    pub batches: Vec<CommitBatch>,
+    /// For single client shards.
+    pub answers: Vec<Answer>,
+    /// What an operator should read, in order.
+    pub notes: Vec<String>,
+}
+
+/// How a server orders and applies transactions.
+#[derive(Clone, Copy, Debug)]
+pub struct Ordering {
+    /// Rules of validation.
+    pub rules: Rules,
+    /// How containers and times to live are looked for.
+    pub containers: containers::Settings,
+    /// Whether transactions carry the digest of the tree.
+    pub digests: bool,
+    /// How long touches may be on their way to the leader's table of sessions, in ms.
+    pub grace_ms: u64,
+}
+
+enum Role {
+    /// The last role has ended, and the disk is still at work for it.
+    Settling(DataTree),
+    /// There is no leader.
+    Looking(DataTree),
+    /// There is a leader, and no connection to it yet.
+    Dialing(DataTree),
+    Following(Box<Following>),
+    Leading(Box<Leading>),
+    /// Between two of the others.
+    Changing,
+}
+
+struct Following {
+    learner: Learner,
+    replica: Replica,
+}
+
+struct Leading {
+    leader: Leader,
+    state: LeaderState,
+}
+
+enum LeaderState {
+    /// Before the history is a quorum's.
+    Waiting(Box<DataTree>),
+    Ordering(Box<Pipeline>),
+}
+
+impl LeaderState {
+    fn visible(&self) -> Zxid {
+        match self {
+            LeaderState::Waiting(data_tree) => data_tree.tree().zxid(),
+            LeaderState::Ordering(pipeline) => pipeline.committed(),
+        }
+    }
+
+    /// What is committed, whole.
+    fn snapshot(&self, digest_enabled: bool) -> SnapshotSource {
+        match self {
+            LeaderState::Waiting(data_tree) => SnapshotSource::of(data_tree, digest_enabled),
+            LeaderState::Ordering(pipeline) => {
+                let (tree, sessions, acls) = pipeline.committed_state();
+                let sessions = sessions.iter().map(|(session, timeout_ms)| (*session, *timeout_ms)).collect();
+                SnapshotSource { tree, sessions, acls, digest_enabled }
+            }
+        }
+    }
+}
+
+/// See the module.
+pub struct Peer {
+    settings: Settings,
+    ordering: Ordering,
+    view: QuorumView,
+    epochs: Epochs,
+    history: History,
+    /// What was handed over to be logged, and how much of it is durable: `durable <= appended`.
+    appended: Zxid,
+    durable: Zxid,
+    /// One of the effects that change the disk is under way.
+    disk_at_work: bool,
+    role: Role,
+    output: Output,
+}
+
+impl Peer {
+    /// A server that has just been started, with what was found on its disk. `history` ends where `data_tree` does.
+    pub fn new(
+        settings: Settings,
+        ordering: Ordering,
+        view: QuorumView,
+        epochs: Epochs,
+        data_tree: DataTree,
+        history: History,
+    ) -> Peer {
+        let last = data_tree.tree().zxid();
+        assert_eq!(history.newest(), last, "the history ends where the tree does");
+        assert!(epochs.current <= epochs.accepted, "{epochs:?}");
+        let mut peer = Peer {
+            settings,
+            ordering,
+            view,
+            epochs,
+            history,
+            appended: last,
+            durable: last,
+            disk_at_work: false,
+            role: Role::Settling(data_tree),
+            output: Output::default(),
+        };
+        peer.look_when_settled();
+        peer
+    }
+
+    /// Takes in what has happened. What it leads to comes out of [`Peer::pump`].
+    pub fn handle(&mut self, now: Instant, wall: WallMs, event: Event) {
+        match event {
+            Event::Ask(ask) => self.on_ask(now, wall, ask),
+            Event::Elected(leader) => self.on_elected(now, leader),
+            Event::LeaderConnected(link) => self.on_leader_connected(now, wall, link),
+            Event::LeaderUnreachable(why) => {
+                if matches!(self.role, Role::Dialing(_)) {
+                    self.end_role(&why);
+                }
+            }
+            Event::LearnerConnected(link) => match &mut self.role {
+                Role::Leading(leading) => leading.leader.connected(now, link),
+                _ => self.output.effects.push(Effect::Close(link, "this server does not lead".to_owned())),
+            },
+            Event::Packet(link, packet) => self.on_packet(now, wall, link, packet),
+            Event::SnapshotReceived(link, data_tree) => {
+                self.as_learner(link, |learner, state, out| learner.snapshot_received(now, *data_tree, state, out));
+            }
+            Event::LinkLost(link, why) => match &mut self.role {
+                Role::Leading(leading) => leading.leader.lost(link),
+                Role::Following(following) if following.learner.link() == link => {
+                    self.end_role(&format!("the connection to the leader was lost: {why}"));
+                }
+                _ => {}
+            },
+            Event::Durable(zxid) => {
+                self.durable = zxid.max(self.durable);
+                match &mut self.role {
+                    Role::Leading(leading) => leading.leader.durable(zxid),
+                    Role::Following(following) => {
+                        let link = following.learner.link();
+                        self.as_learner(link, |learner, state, out| learner.durable(zxid, state, out));
+                    }
+                    _ => self.look_when_settled(),
+                }
+            }
+            Event::EpochsSaved => self.on_epochs_saved(now, wall),
+            Event::Reloaded(data_tree) => self.on_reloaded(now, *data_tree),
+            Event::Installed => self.on_installed(),
+            Event::Tick => self.on_tick(now, wall),
+        }
+    }
+
+    /// Finishes what the events since the last call have begun, and gives what is to be done.
+    pub fn pump(&mut self, now: Instant) -> Output {
+        match &mut self.role {
+            Role::Leading(_) => self.pump_leading(now),
+            Role::Following(following) => {
+                let Following { learner, replica } = following.as_mut();
+                if learner.is_established() {
+                    self.output.batches.extend(replica.take_batch());
+                    self.output.answers.extend(replica.take_answers());
+                    let mut out = learner::Out::default();
+                    learner.forward(replica.take_forwards(), &mut out);
+                    self.output.effects.append(&mut out.effects);
+                }
+            }
+            _ => {}
+        }
+        if let Some((zxid, _)) = self.output.log.last() {
+            self.appended = *zxid;
+        }
+        std::mem::take(&mut self.output)
+    }
+
+    /// What it serves as, if it serves.
+    pub fn mode(&self) -> Option<Mode> {
+        match &self.role {
+            Role::Leading(leading) if leading.leader.is_established() => Some(Mode::Leading),
+            Role::Following(following) if following.learner.is_established() => {
+                Some(if following.learner.is_observer() { Mode::Observing } else { Mode::Following })
+            }
+            _ => None,
+        }
+    }
+
+    /// The newest state, all of what it was asked to log included for a leader; and up to where that is committed.
+    /// `None` for a moment between two roles.
+    pub fn state(&self) -> Option<(&DataTree, Zxid)> {
+        Some(match &self.role {
+            Role::Settling(data_tree) | Role::Looking(data_tree) | Role::Dialing(data_tree) => {
+                (data_tree, data_tree.tree().zxid())
+            }
+            Role::Following(following) => (following.replica.data_tree(), following.replica.committed()),
+            Role::Leading(leading) => match &leading.state {
+                LeaderState::Waiting(data_tree) => (data_tree, data_tree.tree().zxid()),
+                LeaderState::Ordering(pipeline) => (pipeline.head(), pipeline.committed()),
+            },
+            Role::Changing => return None,
+        })
+    }
+
+    /// The leader, if this server is one that serves.
+    pub fn leader(&self) -> Option<&Leader> {
+        match &self.role {
+            Role::Leading(leading) if leading.leader.is_established() => Some(&leading.leader),
+            _ => None,
+        }
+    }
+
+    /// The configurations that it knows.
+    pub fn view(&self) -> &QuorumView {
+        &self.view
+    }
+
+    /// The epochs that it has on disk, or will have in a moment.
+    pub fn epochs(&self) -> Epochs {
+        self.epochs
+    }
+
+    /// Whether the disk works for the learner, so that the link to the leader may be left unread.
+    pub fn is_busy(&self) -> bool {
+        matches!(&self.role, Role::Following(following) if following.learner.is_busy())
+    }
+
+    fn on_ask(&mut self, now: Instant, wall: WallMs, ask: Ask) {
+        match &mut self.role {
+            Role::Leading(leading) => {
+                if let LeaderState::Ordering(pipeline) = &mut leading.state {
+                    pipeline.handle(now, wall, ask);
+                }
+            }
+            Role::Following(following) if following.learner.is_established() => following.replica.handle(ask),
+            // Its client is being told that nobody serves it.
+            _ => {}
+        }
+    }
+
+    fn on_elected(&mut self, now: Instant, elected: ServerId) {
+        let data_tree = match std::mem::replace(&mut self.role, Role::Changing) {
+            Role::Looking(data_tree) => data_tree,
+            // The result of an election that was given up.
+            role => return self.role = role,
+        };
+        if elected != self.settings.id {
+            self.role = Role::Dialing(data_tree);
+            return self.output.effects.push(Effect::Dial(elected));
+        }
+        self.output.effects.push(Effect::Listen);
+        let mut out = leader::Out::default();
+        let last = data_tree.tree().zxid();
+        let leader = Leader::new(self.settings, self.view.clone(), self.epochs, last, now, &mut out);
+        self.role = Role::Leading(Box::new(Leading { leader, state: LeaderState::Waiting(Box::new(data_tree)) }));
+        self.after_leader(now, WallMs::default(), out);
+    }
+
+    fn on_leader_connected(&mut self, now: Instant, wall: WallMs, link: LinkId) {
+        let data_tree = match std::mem::replace(&mut self.role, Role::Changing) {
+            Role::Dialing(data_tree) => data_tree,
+            role => {
+                self.role = role;
+                return self.output.effects.push(Effect::Close(link, "no leader is looked for any more".to_owned()));
+            }
+        };
+        let mut out = learner::Out::default();
+        let observer =
+            !self.view.current().is_voter(self.settings.id) && self.view.current().member(self.settings.id).is_some();
+        let last = data_tree.tree().zxid();
+        let (settings, view) = (self.settings, self.view.clone());
+        let learner = Learner::new(settings, observer, link, view, self.epochs, last, now, &mut out);
+        let replica = Replica::new(data_tree, self.ordering.digests, self.settings.id.0 as u8, wall);
+        self.role = Role::Following(Box::new(Following { learner, replica }));
+        self.after_learner(out);
+    }
+
+    fn on_packet(&mut self, now: Instant, wall: WallMs, link: LinkId, packet: Packet) {
+        if matches!(self.role, Role::Leading(_)) {
+            self.as_leader(now, wall, |leader, past, out| leader.received(now, link, &packet, past, out));
+        } else {
+            self.as_learner(link, |learner, state, out| learner.received(now, packet, state, out));
+        }
+    }
+
+    fn on_epochs_saved(&mut self, now: Instant, wall: WallMs) {
+        self.disk_at_work = false;
+        match &self.role {
+            Role::Leading(_) => self.as_leader(now, wall, |leader, past, out| leader.epochs_saved(now, past, out)),
+            Role::Following(following) => {
+                let link = following.learner.link();
+                self.as_learner(link, |learner, state, out| learner.epochs_saved(now, state, out));
+            }
+            _ => self.look_when_settled(),
+        }
+    }
+
+    fn on_reloaded(&mut self, now: Instant, data_tree: DataTree) {
+        self.disk_at_work = false;
+        self.appended = data_tree.tree().zxid();
+        self.durable = self.appended;
+        match &self.role {
+            Role::Following(following) => {
+                let link = following.learner.link();
+                self.as_learner(link, |learner, state, out| learner.truncated(now, data_tree, state, out));
+            }
+            _ => {
+                self.history = History::new(self.appended);
+                self.role = Role::Settling(data_tree);
+                self.look_when_settled();
+            }
+        }
+    }
+
+    fn on_installed(&mut self) {
+        self.disk_at_work = false;
+        if let Some((data_tree, _)) = self.state() {
+            self.appended = data_tree.tree().zxid();
+            self.durable = self.appended;
+        }
+        match &self.role {
+            Role::Following(following) => {
+                let link = following.learner.link();
+                self.as_learner(link, |learner, state, out| learner.installed(state, out));
+            }
+            _ => self.look_when_settled(),
+        }
+    }
+
+    fn on_tick(&mut self, now: Instant, wall: WallMs) {
+        match &mut self.role {
+            Role::Leading(leading) => {
+                if let LeaderState::Ordering(pipeline) = &mut leading.state {
+                    for (session, timeout_ms) in pipeline.tick(now, wall) {
+                        let note = format!("Expiring session {session}, timeout of {timeout_ms}ms exceeded");
+                        self.output.notes.push(note);
+                    }
+                }
+                self.as_leader(now, wall, |leader, _, out| leader.tick(now, out));
+            }
+            Role::Following(following) => {
+                let link = following.learner.link();
+                self.as_learner(link, |learner, _, out| learner.tick(now, out));
+            }
+            _ => {}
+        }
+    }
+
+    fn as_leader(&mut self, now: Instant, wall: WallMs, step: impl FnOnce(&mut Leader, Past<'_>, &mut leader::Out)) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let mut out = leader::Out::default();
+        let past = Past { history: &self.history, visible: leading.state.visible() };
+        step(&mut leading.leader, past, &mut out);
+        self.after_leader(now, wall, out);
+    }
+
+    fn after_leader(&mut self, now: Instant, wall: WallMs, out: leader::Out) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let leader::Out { effects, asks, snapshots, established, failed } = out;
+        let mut snapshots = snapshots.into_iter().peekable();
+        for (place, effect) in effects.into_iter().enumerate() {
+            while let Some((_, link)) = snapshots.next_if(|(before, _)| *before == place) {
+                let source = leading.state.snapshot(self.ordering.digests);
+                self.output.effects.push(Effect::SendSnapshot(link, Box::new(source)));
+            }
+            if let Effect::SaveEpochs(epochs) = &effect {
+                self.epochs = *epochs;
+                self.disk_at_work = true;
+            }
+            self.output.effects.push(effect);
+        }
+        if established {
+            self.begin_ordering(now, wall);
+        }
+        if let Role::Leading(leading) = &mut self.role
+            && let LeaderState::Ordering(pipeline) = &mut leading.state
+        {
+            for ask in asks {
+                pipeline.handle(now, wall, ask);
+            }
+        }
+        if let Some(why) = failed {
+            self.end_role(&why);
+        }
+    }
+
+    /// The history is a quorum's: clients are served.
+    fn begin_ordering(&mut self, now: Instant, wall: WallMs) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let LeaderState::Waiting(data_tree) = &mut leading.state else { return };
+        let data_tree = std::mem::take(data_tree.as_mut());
+        let epoch = leading.leader.epoch();
+        self.output.effects.push(Effect::Serve(Mode::Leading, data_tree.tree().clone(), epoch));
+        let Ordering { rules, containers, digests, grace_ms } = self.ordering;
+        let sessions = Sessions::new(self.settings.tick_ms, grace_ms, self.settings.id.0 as u8, wall);
+        let mut pipeline = Pipeline::new(data_tree, sessions, rules, containers, digests, now);
+        pipeline.begin_epoch(epoch);
+        self.output.notes.extend(pipeline.close_orphans(wall).iter().map(Orphan::to_string));
+        leading.state = LeaderState::Ordering(Box::new(pipeline));
+    }
+
+    fn pump_leading(&mut self, now: Instant) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let Leading { leader, state: LeaderState::Ordering(pipeline) } = leading.as_mut() else { return };
+        let mut out = leader::Out::default();
+        let Proposals { bytes, ends } = pipeline.take_proposals(Proposals::default());
+        let (bytes, mut start) = (Bytes::from(bytes), 0);
+        let before = self.output.log.len();
+        self.output.log.extend(ends.into_iter().map(|(zxid, end)| {
+            let payload = bytes.slice(start..end);
+            start = end;
+            (zxid, payload)
+        }));
+        leader.propose(now, self.output.log[before..].iter().cloned(), &mut out);
+        if let Some(zxid) = leader.commit(&mut self.history, &mut out) {
+            self.output.batches.extend(pipeline.commit(zxid));
+        }
+        for answer in pipeline.take_answers() {
+            match answer {
+                Answer::Synced(cnxn) | Answer::Revalidated { cnxn, .. } if cnxn.is_learner() => {
+                    leader.answer(&answer, &mut out);
+                }
+                answer => self.output.answers.push(answer),
+            }
+        }
+        self.output.effects.append(&mut out.effects);
+    }
+
+    fn as_learner(&mut self, link: LinkId, step: impl FnOnce(&mut Learner, &mut State<'_>, &mut learner::Out)) {
+        let Role::Following(following) = &mut self.role else { return };
+        if following.learner.link() != link {
+            return;
+        }
+        let mut out = learner::Out::default();
+        let mut state = State { replica: &mut following.replica, history: &mut self.history };
+        step(&mut following.learner, &mut state, &mut out);
+        self.after_learner(out);
+    }
+
+    fn after_learner(&mut self, out: learner::Out) {
+        let Role::Following(following) = &mut self.role else { return };
+        let learner::Out { effects, log, established, activated, failed } = out;
+        if let Some((zxid, _)) = log.last() {
+            self.appended = *zxid;
+        }
+        self.output.log.extend(log);
+        for effect in effects {
+            match &effect {
+                Effect::SaveEpochs(epochs) => {
+                    self.epochs = *epochs;
+                    self.disk_at_work = true;
+                }
+                Effect::Truncate(_) | Effect::Install(_) => self.disk_at_work = true,
+                _ => {}
+            }
+            self.output.effects.push(effect);
+        }
+        if activated {
+            self.view = following.learner.view().clone();
+        }
+        if established {
+            let Following { learner, replica } = following.as_mut();
+            // Nobody was served while these were committed.
+            drop(replica.take_batch());
+            let mode = if learner.is_observer() { Mode::Observing } else { Mode::Following };
+            self.output.effects.push(Effect::Serve(mode, replica.tree().clone(), learner.epoch()));
+        }
+        if let Some(why) = failed {
+            self.end_role(&why);
+        }
+    }
+
+    /// The server looks for a leader again, as soon as its tree is what its log says.
+    fn end_role(&mut self, why: &str) {
+        let was = self.mode();
+        let mut reload = false;
+        let data_tree = match std::mem::replace(&mut self.role, Role::Changing) {
+            Role::Leading(leading) => {
+                let Leading { leader, state } = *leading;
+                self.output.notes.push(format!("Shutdown Leader! reason: {why}"));
+                for link in leader.links() {
+                    self.output.effects.push(Effect::Close(link, "the leader steps down".to_owned()));
+                }
+                self.output.effects.push(Effect::Unlisten);
+                for (zxid, payload) in leader.into_outstanding() {
+                    self.history.push(zxid, payload);
+                }
+                match state {
+                    LeaderState::Waiting(data_tree) => *data_tree,
+                    LeaderState::Ordering(mut pipeline) => {
+                        self.log_unproposed(&mut pipeline);
+                        pipeline.into_head()
+                    }
+                }
+            }
+            Role::Following(following) => {
+                let Following { mut learner, mut replica } = *following;
+                self.output.notes.push(format!("Shutdown Follower: {why}"));
+                self.output.effects.push(Effect::Close(learner.link(), why.to_owned()));
+                reload = learner.is_ahead_of_disk();
+                for (payload, logged) in learner.take_uncommitted() {
+                    replica.commit(&logged);
+                    self.history.push(logged.header.zxid, payload);
+                }
+                replica.into_data_tree()
+            }
+            Role::Settling(data_tree) | Role::Looking(data_tree) | Role::Dialing(data_tree) => {
+                self.output.notes.push(format!("No leader yet: {why}"));
+                data_tree
+            }
+            Role::Changing => unreachable!("a role ends once"),
+        };
+        if was.is_some() {
+            self.output.effects.push(Effect::Unserve);
+        }
+        self.role = Role::Settling(data_tree);
+        if reload && !self.disk_at_work {
+            self.disk_at_work = true;
+            self.output.effects.push(Effect::Reload);
+        }
+        self.look_when_settled();
+    }
+
+    /// What was accepted since the last pump is in the tree, so it must be in the log too.
+    fn log_unproposed(&mut self, pipeline: &mut Pipeline) {
+        let proposals = pipeline.take_proposals(Proposals::default());
+        for (zxid, payload) in proposals.iter() {
+            let payload = Bytes::copy_from_slice(payload);
+            self.output.log.push((zxid, payload.clone()));
+            self.history.push(zxid, payload);
+        }
+    }
+
+    fn look_when_settled(&mut self) {
+        if let Some((zxid, _)) = self.output.log.last() {
+            self.appended = *zxid;
+        }
+        if self.disk_at_work || self.durable < self.appended {
+            return;
+        }
+        self.role = match std::mem::replace(&mut self.role, Role::Changing) {
+            Role::Settling(data_tree) => {
+                let zxid = data_tree.tree().zxid();
+                assert_eq!(
+                    zxid, self.appended,
+                    "who looks for a leader has applied what is in the log, and nothing else"
+                );
+                self.output.effects.push(Effect::Look(Standing { epoch: self.epochs.current, zxid }));
+                Role::Looking(data_tree)
+            }
+            role => role,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests;

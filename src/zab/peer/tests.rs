@@ -1,0 +1,601 @@
+//! Whole ensembles of [`Peer`]s in one thread: links that are FIFO, disks that work at once or when told, and an election
+//! that picks whoever has come furthest.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::BytesMut;
+
+use super::*;
+use crate::proto::client::AclList;
+use crate::proto::op::{OpCode, WriteOp};
+use crate::request::pipeline::{SessionChange, WriteRequest};
+use crate::storage::snapshot_format::{Decoder, Encoder, Form};
+use crate::tree::Outcome;
+use crate::types::{CnxnId, Epoch, SessionId};
+use crate::zab::quorum::QuorumVerifier;
+use std::sync::Arc;
+
+const TICK_MS: u64 = 2000;
+const CNXN: CnxnId = CnxnId { shard: 0, slot: 7, generation: 0 };
+
+/// What a server has on disk.
+#[derive(Clone)]
+struct Disk {
+    epochs: Epochs,
+    base: DataTree,
+    log: Vec<(Zxid, Bytes)>,
+}
+
+impl Disk {
+    fn recover(&self) -> (DataTree, History) {
+        let mut data_tree = self.base.clone();
+        let mut history = History::new(data_tree.tree().zxid());
+        for (zxid, payload) in &self.log {
+            let logged = LoggedTxn::decode(payload).unwrap();
+            assert!(zxid.follows(data_tree.tree().zxid()), "{zxid} after {}", data_tree.tree().zxid());
+            data_tree.apply(&logged.header, &logged.txn);
+            history.push(*zxid, payload.clone());
+        }
+        (data_tree, history)
+    }
+}
+
+enum Sent {
+    Bytes(Bytes),
+    Snapshot(Box<SnapshotSource>),
+}
+
+struct Server {
+    peer: Option<Peer>,
+    disk: Disk,
+    /// Not durable yet.
+    unflushed: Vec<(Zxid, Bytes)>,
+    /// Flushes wait while set.
+    disk_stuck: bool,
+    looking: Option<Standing>,
+    listening: bool,
+    serving: Option<(Mode, Tree)>,
+    replies: Vec<(i32, Outcome)>,
+    opened: Vec<SessionId>,
+    answers: Vec<Answer>,
+    notes: Vec<String>,
+}
+
+/// One link, and what is on its way: to the leader, to the learner.
+struct Link {
+    learner: i64,
+    leader: i64,
+    up: VecDeque<Sent>,
+    down: VecDeque<Sent>,
+    parsed: [BytesMut; 2],
+    open: bool,
+}
+
+struct Cluster {
+    servers: BTreeMap<i64, Server>,
+    links: BTreeMap<LinkId, Link>,
+    now: Instant,
+    cut: BTreeSet<(i64, i64)>,
+    view: QuorumView,
+}
+
+use crate::proto::txn::LoggedTxn;
+use crate::tree::Tree;
+
+impl Cluster {
+    fn new(config: &str) -> Cluster {
+        let view = QuorumView::new(QuorumVerifier::parse(config).unwrap());
+        let mut cluster = Cluster {
+            servers: BTreeMap::new(),
+            links: BTreeMap::new(),
+            now: Instant(1_000_000),
+            cut: BTreeSet::new(),
+            view,
+        };
+        let ids: Vec<i64> = cluster.view.current().members().map(|member| member.id.0).collect();
+        for id in ids {
+            let disk = Disk { epochs: Epochs::default(), base: DataTree::new(), log: Vec::new() };
+            cluster.servers.insert(
+                id,
+                Server {
+                    peer: None,
+                    disk,
+                    unflushed: Vec::new(),
+                    disk_stuck: false,
+                    looking: None,
+                    listening: false,
+                    serving: None,
+                    replies: Vec::new(),
+                    opened: Vec::new(),
+                    answers: Vec::new(),
+                    notes: Vec::new(),
+                },
+            );
+        }
+        cluster
+    }
+
+    fn three() -> Cluster {
+        let mut cluster = Cluster::new(
+            "server.1=h:1:2:participant\nserver.2=h:3:4:participant\nserver.3=h:5:6:participant\nversion=0",
+        );
+        for id in 1..=3 {
+            cluster.start(id);
+        }
+        cluster
+    }
+
+    fn start(&mut self, id: i64) {
+        let server = self.servers.get_mut(&id).unwrap();
+        let (data_tree, history) = server.disk.recover();
+        let settings = Settings { id: ServerId(id), tick_ms: TICK_MS, init_limit: 10, sync_limit: 5 };
+        let rules = Rules { skip_acl: false, digest_scheme: true, enforce_quota: false, reconfig: false };
+        let ordering = Ordering { rules, containers: containers::Settings::default(), digests: true, grace_ms: 200 };
+        server.peer = Some(Peer::new(settings, ordering, self.view.clone(), server.disk.epochs, data_tree, history));
+        self.pump(id);
+    }
+
+    /// The process dies: what was not flushed is lost.
+    fn kill(&mut self, id: i64) {
+        let server = self.servers.get_mut(&id).unwrap();
+        server.peer = None;
+        server.unflushed.clear();
+        (server.looking, server.listening, server.serving) = (None, false, None);
+        for link in self.links.values_mut().filter(|link| link.learner == id || link.leader == id) {
+            link.open = false;
+        }
+        self.hang_up();
+    }
+
+    /// Tells those who are left of links that are closed.
+    fn hang_up(&mut self) {
+        let closed: Vec<LinkId> = self.links.iter().filter(|(_, link)| !link.open).map(|(id, _)| *id).collect();
+        for id in closed {
+            let link = self.links.remove(&id).unwrap();
+            for end in [link.learner, link.leader] {
+                self.event(end, Event::LinkLost(id, "closed".to_owned()));
+            }
+        }
+    }
+
+    fn event(&mut self, id: i64, event: Event) {
+        let wall = WallMs(1_700_000_000_000 + self.now.0 as i64);
+        if let Some(peer) = &mut self.servers.get_mut(&id).unwrap().peer {
+            peer.handle(self.now, wall, event);
+            self.pump(id);
+        }
+    }
+
+    fn pump(&mut self, id: i64) {
+        let now = self.now;
+        let server = self.servers.get_mut(&id).unwrap();
+        let output = server.peer.as_mut().unwrap().pump(now);
+        server.unflushed.extend(output.log);
+        server.notes.extend(output.notes);
+        let mut then = Vec::new();
+        for effect in output.effects {
+            match effect {
+                Effect::Send(link, bytes) => self.send(id, link, Sent::Bytes(bytes)),
+                Effect::SendSnapshot(link, source) => self.send(id, link, Sent::Snapshot(source)),
+                Effect::Close(link, _) => {
+                    if let Some(link) = self.links.get_mut(&link) {
+                        link.open = false;
+                    }
+                }
+                Effect::SaveEpochs(epochs) => {
+                    self.server(id).disk.epochs = epochs;
+                    then.push(Event::EpochsSaved);
+                }
+                Effect::Truncate(zxid) => {
+                    let disk = &mut self.server(id).disk;
+                    disk.log.retain(|(logged, _)| *logged <= zxid);
+                    let (data_tree, _) = disk.recover();
+                    assert_eq!(data_tree.tree().zxid(), zxid);
+                    then.push(Event::Reloaded(Box::new(data_tree)));
+                }
+                Effect::Reload => {
+                    let (data_tree, _) = self.server(id).disk.recover();
+                    then.push(Event::Reloaded(Box::new(data_tree)));
+                }
+                Effect::Install(source) => {
+                    let disk = &mut self.server(id).disk;
+                    (disk.base, disk.log) = (stream(&source), Vec::new());
+                    then.push(Event::Installed);
+                }
+                Effect::Look(standing) => self.server(id).looking = Some(standing),
+                Effect::Dial(leader) => then.push(self.dial(id, leader.0)),
+                Effect::Listen => self.server(id).listening = true,
+                Effect::Unlisten => self.server(id).listening = false,
+                Effect::Serve(mode, tree, _) => self.server(id).serving = Some((mode, tree)),
+                Effect::Unserve => self.server(id).serving = None,
+            }
+        }
+        let server = self.server(id);
+        for batch in output.batches {
+            for commit in batch.commits {
+                match (commit.to, commit.session) {
+                    (Some((CNXN, _)), SessionChange::Opened { session, .. }) => server.opened.push(session),
+                    (Some((CNXN, xid)), _) => server.replies.push((xid, commit.outcome)),
+                    _ => {}
+                }
+            }
+            server.serving.as_mut().expect("only who serves makes anything visible").1 = batch.tree;
+        }
+        server.answers.extend(output.answers);
+        for event in then {
+            self.event(id, event);
+        }
+    }
+
+    fn server(&mut self, id: i64) -> &mut Server {
+        self.servers.get_mut(&id).unwrap()
+    }
+
+    fn send(&mut self, from: i64, id: LinkId, sent: Sent) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if link.learner == from { link.up.push_back(sent) } else { link.down.push_back(sent) }
+    }
+
+    fn dial(&mut self, learner: i64, leader: i64) -> Event {
+        if !self.servers[&leader].listening || self.cut.contains(&(learner, leader)) {
+            return Event::LeaderUnreachable("refused".to_owned());
+        }
+        let id = self.links.keys().last().map_or(0, |last| last + 1);
+        let link = Link {
+            learner,
+            leader,
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+            parsed: [BytesMut::new(), BytesMut::new()],
+            open: true,
+        };
+        self.links.insert(id, link);
+        self.event(leader, Event::LearnerConnected(id));
+        Event::LeaderConnected(id)
+    }
+
+    /// Lets everything happen that is on its way, then some time pass, `steps` times.
+    fn run(&mut self, steps: usize) {
+        for _ in 0..steps {
+            self.elect();
+            self.deliver_all();
+            self.now = self.now.after_ms(TICK_MS / 4);
+            let ids: Vec<i64> = self.servers.keys().copied().collect();
+            for id in ids {
+                self.event(id, Event::Tick);
+            }
+            self.deliver_all();
+        }
+    }
+
+    /// Whoever looks hears who leads: a leader that serves, or the furthest of a quorum that looks.
+    fn elect(&mut self) {
+        let leader =
+            self.servers.iter().find(|(_, s)| matches!(s.serving, Some((Mode::Leading, _)))).map(|(id, _)| *id);
+        let looking: BTreeMap<i64, Standing> =
+            self.servers.iter().filter_map(|(id, server)| Some((*id, server.looking?))).collect();
+        let voters: BTreeSet<ServerId> =
+            looking.keys().map(|id| ServerId(*id)).filter(|id| self.view.is_voter(*id)).collect();
+        let best =
+            looking.iter().filter(|(id, _)| self.view.is_voter(ServerId(**id))).max_by_key(|(id, s)| (**s, **id));
+        let elected = match (leader, best) {
+            (Some(leader), _) => leader,
+            (None, Some((best, _))) if self.view.contains_quorum(&voters) => *best,
+            _ => return,
+        };
+        let mut ids: Vec<i64> = looking.into_keys().collect();
+        // The leader opens its port before anybody comes.
+        ids.sort_by_key(|id| *id != elected);
+        for id in ids {
+            self.server(id).looking = None;
+            self.event(id, Event::Elected(ServerId(elected)));
+        }
+    }
+
+    fn deliver_all(&mut self) {
+        while self.flush() | self.deliver() {}
+        self.hang_up();
+    }
+
+    fn flush(&mut self) -> bool {
+        let ids: Vec<i64> = self.servers.keys().copied().collect();
+        let mut any = false;
+        for id in ids {
+            let server = self.server(id);
+            if server.disk_stuck || server.unflushed.is_empty() {
+                continue;
+            }
+            any = true;
+            let flushed = std::mem::take(&mut server.unflushed);
+            let last = flushed.last().unwrap().0;
+            server.disk.log.extend(flushed);
+            self.event(id, Event::Durable(last));
+        }
+        any
+    }
+
+    fn deliver(&mut self) -> bool {
+        let ids: Vec<LinkId> = self.links.keys().copied().collect();
+        let mut any = false;
+        for id in ids {
+            for up in [true, false] {
+                let Some(link) = self.links.get_mut(&id) else { continue };
+                let (from, to) = if up { (link.learner, link.leader) } else { (link.leader, link.learner) };
+                if self.cut.contains(&(from, to)) {
+                    continue;
+                }
+                let Some(sent) = (if up { link.up.pop_front() } else { link.down.pop_front() }) else { continue };
+                any = true;
+                match sent {
+                    Sent::Bytes(bytes) => {
+                        let parsed = &mut link.parsed[usize::from(up)];
+                        parsed.extend_from_slice(&bytes);
+                        let mut packets = Vec::new();
+                        while let Some(packet) = Packet::parse(parsed, 1 << 20).unwrap() {
+                            packets.push(packet);
+                        }
+                        for packet in packets {
+                            self.event(to, Event::Packet(id, packet));
+                        }
+                    }
+                    Sent::Snapshot(source) => {
+                        self.event(to, Event::SnapshotReceived(id, Box::new(stream(&source))));
+                    }
+                }
+            }
+        }
+        any
+    }
+
+    fn modes(&self) -> Vec<(i64, Option<Mode>)> {
+        self.servers.iter().map(|(id, s)| (*id, s.serving.as_ref().map(|(mode, _)| *mode))).collect()
+    }
+
+    fn leader(&self) -> i64 {
+        let leads = |s: &Server| matches!(s.serving, Some((Mode::Leading, _)));
+        *self.servers.iter().find(|(_, s)| leads(s)).expect("somebody leads").0
+    }
+
+    fn open_session(&mut self, at: i64) -> SessionId {
+        self.event(at, Event::Ask(Ask::OpenSession { cnxn: CNXN, timeout_ms: 30_000, session: None }));
+        self.deliver_all();
+        *self.servers[&at].opened.last().expect("a session was opened")
+    }
+
+    fn create(&mut self, at: i64, session: SessionId, xid: i32, path: &str) {
+        let body: Bytes = {
+            use crate::jute::Write as _;
+            let mut body = Vec::new();
+            body.put_string(path);
+            body.put_buffer(Some(b"data"));
+            body.put_vector(&[()], |body, ()| {
+                body.put_int(31);
+                body.put_string("world");
+                body.put_string("anyone");
+            });
+            body.put_int(0);
+            body.into()
+        };
+        let op = WriteOp::decode(OpCode::Create, &body, &body);
+        assert!(matches!(&op, WriteOp::Create { acl: Some(acl), .. } if *acl == AclList::OPEN), "{op:?}");
+        let forward = Some(Box::new((OpCode::Create as i32, body)));
+        let ids = Arc::new(Vec::new());
+        let request = WriteRequest { cnxn: CNXN, session, xid, op, ids, capture: false, forward };
+        self.event(at, Event::Ask(Ask::Write(request)));
+    }
+
+    /// All who serve show the same tree.
+    #[track_caller]
+    fn assert_agreement(&self) {
+        let trees: BTreeSet<(Zxid, u64)> =
+            self.servers.values().filter_map(|s| s.serving.as_ref()).map(|(_, t)| (t.zxid(), t.digest())).collect();
+        assert_eq!(trees.len(), 1, "{trees:?}");
+    }
+
+    #[track_caller]
+    fn assert_everywhere(&self, path: &str, there: bool) {
+        for (id, server) in &self.servers {
+            if let Some((_, tree)) = &server.serving {
+                assert_eq!(tree.get(path).is_some(), there, "{path} on {id}");
+            }
+        }
+    }
+}
+
+fn stream(source: &SnapshotSource) -> DataTree {
+    let mut encoder = Encoder::new(source, Form::Stream);
+    let mut decoder = Decoder::new(Form::Stream, source.tree.zxid());
+    let mut chunk = Vec::new();
+    while encoder.next_chunk(&mut chunk) {
+        assert_eq!(decoder.feed(&chunk).unwrap(), chunk.len(), "the stream is one piece");
+    }
+    decoder.finish(&[]).unwrap().data_tree
+}
+
+#[test]
+fn three_servers_elect_write_and_agree() {
+    let mut c = Cluster::three();
+    c.run(2);
+    assert_eq!(c.modes(), [(1, Some(Mode::Following)), (2, Some(Mode::Following)), (3, Some(Mode::Leading))]);
+    assert_eq!(c.servers[&1].disk.epochs, Epochs { accepted: Epoch(1), current: Epoch(1) });
+    for (at, path) in [(1, "/at_a_follower"), (3, "/at_the_leader")] {
+        let session = c.open_session(at);
+        assert_eq!(session.0 >> 56, at, "who opens a session chooses its id");
+        c.create(at, session, 1, path);
+        c.create(at, session, 2, path);
+        c.deliver_all();
+        let replies: Vec<(i32, bool)> =
+            c.servers[&at].replies.iter().map(|(xid, o)| (*xid, matches!(o, Outcome::Created { .. }))).collect();
+        assert_eq!(replies[replies.len() - 2..], [(1, true), (2, false)]);
+        c.assert_everywhere(path, true);
+    }
+    c.assert_agreement();
+}
+
+#[test]
+fn a_write_is_visible_only_when_a_quorum_has_it_durable() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let session = c.open_session(1);
+    for id in 1..=3 {
+        c.server(id).disk_stuck = true;
+    }
+    c.create(1, session, 1, "/a");
+    c.deliver_all();
+    c.assert_everywhere("/a", false);
+    c.server(3).disk_stuck = false;
+    c.deliver_all();
+    c.assert_everywhere("/a", false);
+    c.server(2).disk_stuck = false;
+    c.deliver_all();
+    c.assert_everywhere("/a", true);
+    assert_eq!(c.servers[&1].replies.len(), 1, "the reply is there, though the follower's own disk is stuck");
+}
+
+#[test]
+fn what_was_acknowledged_survives_the_leader() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let session = c.open_session(1);
+    c.create(1, session, 1, "/acknowledged");
+    c.deliver_all();
+    c.kill(3);
+    c.run(4);
+    assert_eq!(c.leader(), 2);
+    c.assert_everywhere("/acknowledged", true);
+    let session = c.open_session(1);
+    c.create(1, session, 1, "/after");
+    c.deliver_all();
+    c.start(3);
+    c.run(4);
+    assert_eq!(c.modes()[2], (3, Some(Mode::Following)));
+    c.assert_everywhere("/after", true);
+    c.assert_agreement();
+}
+
+#[test]
+fn a_lost_leaders_own_transaction_is_cut_from_its_log() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let session = c.open_session(3);
+    for other in [1, 2] {
+        c.cut.extend([(3, other), (other, 3)]);
+    }
+    c.create(3, session, 1, "/nobody_knows");
+    c.deliver_all();
+    assert_eq!(c.servers[&3].disk.log.len(), 2, "it is in the leader's log");
+    c.run(30);
+    assert_eq!(c.servers[&3].serving.as_ref().map(|(mode, _)| *mode), None, "a leader without a quorum steps down");
+    assert_eq!(c.leader(), 2);
+    let session = c.open_session(1);
+    c.create(1, session, 1, "/known");
+    c.deliver_all();
+    c.cut.clear();
+    // It may be waiting for learners of its own by now.
+    c.run(50);
+    assert_eq!(c.modes()[2], (3, Some(Mode::Following)), "{:?}", c.servers[&3].notes);
+    c.assert_everywhere("/nobody_knows", false);
+    c.assert_everywhere("/known", true);
+    c.assert_agreement();
+    assert_eq!(c.servers[&3].disk.recover().0.tree().digest(), c.servers[&2].disk.recover().0.tree().digest());
+}
+
+#[test]
+fn a_fresh_server_gets_a_snapshot_and_starts_from_it() {
+    let mut c = Cluster::three();
+    c.kill(1);
+    c.run(2);
+    let session = c.open_session(2);
+    for xid in 0..1500 {
+        c.create(2, session, xid, &format!("/{xid:-^60000}"));
+        c.deliver_all();
+    }
+    c.start(1);
+    c.run(2);
+    assert_eq!(c.modes()[0], (1, Some(Mode::Following)));
+    c.assert_agreement();
+    assert!(c.servers[&1].disk.base.tree().zxid() > Zxid::ZERO, "a snapshot was taken over");
+    c.kill(1);
+    c.start(1);
+    c.run(2);
+    c.assert_agreement();
+}
+
+#[test]
+fn an_observer_learns_and_does_not_vote() {
+    let mut c =
+        Cluster::new("server.1=h:1:2:participant\nserver.2=h:3:4:participant\nserver.3=h:5:6:observer\nversion=0");
+    for id in 1..=3 {
+        c.start(id);
+    }
+    c.run(3);
+    assert_eq!(c.modes()[2], (3, Some(Mode::Observing)));
+    let session = c.open_session(3);
+    c.create(3, session, 1, "/a");
+    c.deliver_all();
+    assert_eq!(c.servers[&3].replies.len(), 1);
+    c.assert_agreement();
+    c.kill(1);
+    c.run(20);
+    assert_eq!(c.modes(), [(1, None), (2, None), (3, None)], "an observer makes no quorum");
+}
+
+#[test]
+fn a_session_moves_to_another_server_and_its_requests_there_count() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let session = c.open_session(1);
+    let attach = |session| Ask::Attach {
+        cnxn: CNXN,
+        session,
+        timeout_ms: 30_000,
+        password: crate::session::password(session).to_vec(),
+    };
+    c.event(2, Event::Ask(attach(session)));
+    c.deliver_all();
+    assert!(matches!(c.servers[&2].answers[..], [Answer::Attached { cnxn: CNXN, session: Some(s) }] if s == session));
+    c.create(2, session, 5, "/moved");
+    c.create(1, session, 1, "/too_late");
+    c.deliver_all();
+    c.assert_everywhere("/moved", true);
+    c.assert_everywhere("/too_late", false);
+    assert!(matches!(c.servers[&1].replies.last(), Some((1, Outcome::Failed(-118)))), "{:?}", c.servers[&1].replies);
+    c.event(2, Event::Ask(attach(SessionId(0x77))));
+    c.deliver_all();
+    assert!(matches!(c.servers[&2].answers.last(), Some(Answer::Attached { cnxn: CNXN, session: None })));
+}
+
+#[test]
+fn a_session_nobody_hears_of_ends_everywhere() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let quiet = c.open_session(1);
+    let alive = c.open_session(2);
+    for _ in 0..80 {
+        let now = c.now;
+        c.event(2, Event::Ask(Ask::Touch(vec![(alive, now)])));
+        c.run(1);
+    }
+    for id in 1..=3 {
+        let sessions: Vec<SessionId> =
+            c.servers[&id].peer.as_ref().unwrap().state().unwrap().0.sessions().keys().copied().collect();
+        assert_eq!(sessions, [alive], "server {id}, without {quiet}");
+    }
+}
+
+#[test]
+fn a_sync_is_answered_behind_what_was_under_way() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let session = c.open_session(1);
+    c.server(2).disk_stuck = true;
+    c.server(1).disk_stuck = true;
+    c.create(1, session, 1, "/a");
+    c.event(1, Event::Ask(Ask::Sync(CNXN)));
+    c.deliver_all();
+    assert!(c.servers[&1].answers.is_empty(), "the write before it is not committed");
+    c.server(2).disk_stuck = false;
+    c.deliver_all();
+    assert!(matches!(c.servers[&1].answers[..], [Answer::Synced(CNXN)]));
+    c.assert_everywhere("/a", true);
+}
