@@ -116,7 +116,7 @@ fn run(shape: Shape, znodes: usize) {
 fn load(dir: &Path) {
     let before = resident_bytes();
     let start = Instant::now();
-    let loaded = snapshot::load_newest(dir).expect("no damage").expect("a snapshot");
+    let loaded = snapshot::load_newest(dir, None).expect("no damage").expect("a snapshot");
     let seconds = start.elapsed().as_secs_f64();
     println!("  {:<28} {seconds:>7.3} s {:>8.0} MB/s", "load", loaded.bytes as f64 / 1e6 / seconds);
     let znodes = loaded.data_tree.tree().node_count() as u64;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ringkeeper::proto::client::AclList;
 use ringkeeper::storage::apache_log::{self, History};
+use ringkeeper::storage::replay::Replay;
 use ringkeeper::storage::snapshot::{self, SnapshotFile};
 use ringkeeper::storage::snapshot_format::{Decoded, Decoder, Encoder, Form, FormatError, SnapshotSource};
 use ringkeeper::tree::{DataTree, Meta, Owner};
@@ -111,13 +112,14 @@ fn a_replay_from_the_first_snapshot_has_apaches_digest_at_every_transaction() {
 fn taking_over_means_the_newest_snapshot_and_what_follows_it() {
     for version in VERSIONS {
         let dir = golden(version);
-        let mut loaded = snapshot::load_newest(&dir).unwrap().unwrap();
+        let loaded = snapshot::load_newest(&dir, None).unwrap().unwrap();
         assert_eq!((loaded.zxid, loaded.unknown_acls), (RESTARTED_AT, 0));
         assert_eq!(loaded.last_recorded, Some(RESTARTED_AT), "{version}");
-        let report = apache_log::replay(&dir, &mut loaded.data_tree, loaded.zxid).unwrap();
-        assert_eq!((report.last, report.applied), (loaded.data_tree.tree().zxid(), (report.last.0 - 0x3b) as u64));
+        let mut replay = Replay::on(loaded.data_tree);
+        let report = apache_log::replay(&dir, &mut replay).unwrap();
+        assert_eq!((report.last, report.applied), (replay.last(), (report.last.0 - 0x3b) as u64));
         assert_eq!((report.diverged_at, report.torn_tail, report.skipped), (None, None, 0x3b));
-        assert_eq!(dump(&loaded.data_tree), fs::read_to_string(dir.join("dump.txt")).unwrap(), "{version}");
+        assert_eq!(dump(&replay.data_tree), fs::read_to_string(dir.join("dump.txt")).unwrap(), "{version}");
     }
 }
 
@@ -125,7 +127,7 @@ fn taking_over_means_the_newest_snapshot_and_what_follows_it() {
 fn a_snapshot_written_again_says_the_same() {
     for version in VERSIONS {
         let dir = golden(version);
-        let mut data_tree = load(&dir, RESTARTED_AT);
+        let data_tree = load(&dir, RESTARTED_AT);
         let source = SnapshotSource::of(&data_tree, true);
         let (mut bytes, mut chunk) = (Vec::new(), Vec::new());
         let mut encoder = Encoder::new(&source, Form::File);
@@ -150,12 +152,14 @@ fn a_snapshot_written_again_says_the_same() {
         assert_eq!(bytes[ours..ours + 20], apache[theirs..theirs + 20], "{version}");
 
         // For tests/peers/handback.sh, which starts Apache on it.
-        apache_log::replay(&dir, &mut data_tree, RESTARTED_AT).unwrap();
+        let mut replay = Replay::on(data_tree);
+        apache_log::replay(&dir, &mut replay).unwrap();
+        let data_tree = replay.data_tree;
         let again = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("apache-{version}-again"));
         let _ = fs::remove_dir_all(&again);
         fs::create_dir_all(&again).unwrap();
         snapshot::write(&again, &SnapshotSource::of(&data_tree, true), |_| {}).unwrap();
-        let written = snapshot::load_newest(&again).unwrap().unwrap();
+        let written = snapshot::load_newest(&again, None).unwrap().unwrap();
         assert_eq!(znodes(&written.data_tree), znodes(&data_tree));
     }
 }
@@ -186,10 +190,10 @@ fn replay_with(version: &str, name: &str, bytes: &[u8], test: &str) -> Result<(D
         fs::copy(golden(version).join(log), dir.join(log)).unwrap();
     }
     fs::write(dir.join(name), bytes).unwrap();
-    let mut data_tree = load(&golden(version), Zxid(0));
-    let report = apache_log::replay(&dir, &mut data_tree, Zxid(0));
+    let mut replay = Replay::on(load(&golden(version), Zxid(0)));
+    let report = apache_log::replay(&dir, &mut replay);
     fs::remove_dir_all(&dir).unwrap();
-    report.map(|report| (data_tree, report.torn_tail.is_some())).map_err(|error| error.to_string())
+    report.map(|report| (replay.data_tree, report.torn_tail.is_some())).map_err(|error| error.to_string())
 }
 
 #[test]

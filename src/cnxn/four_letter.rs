@@ -57,6 +57,15 @@ impl FourLetter {
         self.0 == "stmk"
     }
 
+    /// What is answered while the server serves nobody; `None` for what can be answered all the same.
+    pub(super) fn while_not_serving(self) -> Option<String> {
+        match self.0 {
+            "envi" | "gtmk" | "ruok" | "stmk" | "telnet close" => None,
+            "isro" => Some("null".to_owned()),
+            _ => Some("This ZooKeeper instance is not currently serving requests\n".to_owned()),
+        }
+    }
+
     /// What is answered to a word that is not among the allowed.
     pub(super) fn refusal(self, allowed: &[FourLetter]) -> Option<String> {
         let refused = !allowed.contains(&self);

@@ -97,6 +97,8 @@ pub enum Progress {
 /// The connections of one shard.
 pub struct Cnxns {
     settings: Settings,
+    /// What the server is while it serves: `standalone`, `leader`, `follower` or `observer`.
+    role: Option<&'static str>,
     tree: Tree,
     watches: Watches,
     slots: Vec<Option<Cnxn>>,
@@ -119,6 +121,7 @@ impl Cnxns {
     pub fn new(settings: Settings, tree: Tree) -> Cnxns {
         Cnxns {
             settings,
+            role: None,
             tree,
             watches: Watches::default(),
             slots: Vec::new(),
@@ -132,6 +135,26 @@ impl Cnxns {
             texts: Vec::new(),
             counters: Counters::default(),
         }
+    }
+
+    /// Serves clients from here on, as `role`, on that version of the tree.
+    pub fn serve(&mut self, role: &'static str, tree: Tree) {
+        self.role = Some(role);
+        self.tree = tree;
+    }
+
+    /// Serves clients no more: ends all their connections, so that they look for another server.
+    pub fn unserve(&mut self) {
+        self.role = None;
+        let ids: Vec<CnxnId> = self.slots.iter().flatten().map(|cnxn| cnxn.id).collect();
+        for id in ids {
+            self.close(id, CloseReason::NotServing);
+        }
+    }
+
+    /// What the server is, if it serves.
+    pub fn role(&self) -> Option<&'static str> {
+        self.role
     }
 
     /// The version that reads are answered from.
@@ -391,7 +414,7 @@ impl Cnxns {
         let cnxn = self.get_mut(asked.cnxn).expect("looked up by the caller");
         cnxn.counts.received += 1;
         cnxn.phase = Phase::Asked;
-        match refused {
+        match refused.or_else(|| self.role.is_none().then(|| asked.word.while_not_serving()).flatten()) {
             Some(text) => self.answer_text(asked.cnxn, text.as_bytes()),
             None => self.texts.push(asked),
         }
@@ -414,6 +437,9 @@ impl Cnxns {
     }
 
     fn shake_hands(&mut self, id: CnxnId, frame: &[u8]) {
+        if self.role.is_none() {
+            return self.close(id, CloseReason::NotServing);
+        }
         let newest = self.tree.zxid();
         let (min, max) = (self.settings.timeout_min_ms, self.settings.timeout_max_ms);
         let cnxn = self.get_mut(id).expect("looked up by the caller");

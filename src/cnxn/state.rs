@@ -159,6 +159,8 @@ pub enum CloseReason {
     NoSession,
     /// The client does not read what it is sent.
     NotReading,
+    /// The server is no member of an ensemble with a leader.
+    NotServing,
 }
 
 impl fmt::Display for CloseReason {
@@ -184,6 +186,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Silent => write!(f, "nothing was heard of it for its session timeout"),
             CloseReason::NoSession => write!(f, "it sent no connect request in time"),
             CloseReason::NotReading => write!(f, "it does not read what it is sent"),
+            CloseReason::NotServing => write!(f, "ZooKeeperServer not running"),
         }
     }
 }

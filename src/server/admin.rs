@@ -18,6 +18,7 @@ use super::metrics::LogMetrics;
 use super::monitor::{Figures, java_double};
 use crate::cnxn::{Asked, CnxnInfo, Cnxns, Counters, FourLetter};
 use crate::request::pipeline::Pipeline;
+use crate::tree::DataTree;
 use crate::types::{Instant, SessionId, WallMs, Zxid};
 
 /// What Apache's version line would say; clients and exporters parse the number.
@@ -45,6 +46,8 @@ pub struct Shared {
 /// What a client shard says of itself a few times a second.
 #[derive(Clone, Default)]
 struct Report {
+    /// What the server is while it serves.
+    role: Option<&'static str>,
     counters: Counters,
     connections: usize,
     outstanding: usize,
@@ -104,18 +107,18 @@ impl Shared {
     }
 
     /// Answers what was asked of the ordering shard. To be called at each tick.
-    pub fn answer_for_order(&self, pipeline: &Pipeline) {
+    pub fn answer_for_order(&self, head: &DataTree, pipeline: Option<&Pipeline>) {
         for question in std::mem::take(&mut *locked(&self.boxes[self.reports.len()])) {
-            let head = pipeline.head();
             let paths = |(session, paths): (&SessionId, &std::collections::BTreeSet<Arc<str>>)| {
                 (*session, paths.iter().cloned().collect())
             };
-            let buckets = pipeline.sessions().buckets();
+            // A learner has no table of deadlines: its sessions end at the leader.
+            let buckets = pipeline.into_iter().flat_map(|pipeline| pipeline.sessions().buckets());
             let order = Order {
                 expiry: buckets.map(|(at, ids)| (at, ids.iter().copied().collect())).collect(),
-                sessions: pipeline.sessions().len(),
+                sessions: pipeline.map_or(head.sessions().len(), |pipeline| pipeline.sessions().len()),
                 ephemerals: head.ephemerals().iter().map(paths).collect(),
-                digests: pipeline.digest_log().collect(),
+                digests: pipeline.into_iter().flat_map(Pipeline::digest_log).collect(),
             };
             // Who asked may have given up.
             drop(question.parts.send(Part::Order(Box::new(order))));
@@ -218,6 +221,7 @@ impl Admin {
 
     fn publish(&self, cnxns: &Cnxns) {
         let report = Report {
+            role: cnxns.role(),
             counters: cnxns.counters().clone(),
             connections: cnxns.len(),
             outstanding: cnxns.outstanding(),
@@ -328,6 +332,7 @@ impl Shared {
         let open_files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         Figures {
             version: VERSION,
+            role: total.role.unwrap_or_default(),
             counters: &total.counters,
             connections: total.connections,
             outstanding: total.outstanding,
@@ -386,6 +391,7 @@ impl DirSizes {
 
 impl Report {
     fn add(&mut self, other: &Report, newest: bool) {
+        self.role = self.role.or(other.role);
         self.counters.merge(&other.counters);
         self.connections += other.connections;
         self.outstanding += other.outstanding;
@@ -408,7 +414,7 @@ impl Report {
         let c = &self.counters;
         format!(
             "Latency min/avg/max: {}/{}/{}\nReceived: {}\nSent: {}\nConnections: {}\nOutstanding: {}\nZxid: {}\n\
-             Mode: standalone\nNode count: {}\n",
+             Mode: {}\nNode count: {}\n",
             c.latency.min,
             java_double(c.latency.average()),
             c.latency.max,
@@ -417,6 +423,7 @@ impl Report {
             self.connections,
             self.outstanding,
             self.zxid,
+            self.role.unwrap_or_default(),
             self.znodes
         )
     }

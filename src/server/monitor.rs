@@ -13,6 +13,8 @@ use crate::cnxn::{Counters, Latency, Summary};
 pub struct Figures<'a> {
     /// The version line.
     pub version: &'a str,
+    /// `standalone`, `leader`, `follower` or `observer`.
+    pub role: &'a str,
     /// Of all shards.
     pub counters: &'a Counters,
     /// Open connections.
@@ -164,7 +166,7 @@ impl Figures<'_> {
         let mut lines = Lines(String::new());
         let c = self.counters;
         lines.put("version", self.version);
-        lines.put("server_state", "standalone");
+        lines.put("server_state", self.role);
         lines.put("ephemerals_count", self.ephemerals);
         lines.put("num_alive_connections", self.connections);
         lines.put("avg_latency", java_double(c.latency.average()));

@@ -21,7 +21,7 @@ use crate::cnxn::{Cnxns, FourLetter, Settings};
 use crate::request::pipeline::{Ask, Pipeline};
 use crate::request::prepare::Rules;
 use crate::session::Sessions;
-use crate::shard::broadcast::{Broadcast, Downlink};
+use crate::shard::broadcast::{Broadcast, Downlink, Engine};
 use crate::shard::clients::{self, ClientShard, ToClients};
 use crate::shard::clock::Clock;
 use crate::shard::disk::Disk;
@@ -112,7 +112,8 @@ pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<
     }
     // On a thread of its own, whose end gives back what the allocator held for the work of loading.
     let recovery = std::thread::scope(|scope| {
-        let recover = || recovery::recover(&config.snapshot_dir(), &config.log_dir(), config.snapshot.trust_empty);
+        let options = recovery::Options { trust_empty: config.snapshot.trust_empty, ..recovery::Options::default() };
+        let recover = move || recovery::recover(&config.snapshot_dir(), &config.log_dir(), &options);
         scope.spawn(recover).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     serve(config, &plan, socket, recovery.map_err(RunError::Storage)?, stop, stopper)
@@ -315,7 +316,9 @@ fn rules(config: &Config) -> Rules {
 async fn run_clients(remote: RemoteShard, tree: Tree, shared: Arc<Shared>, clock: Clock) {
     let admin = Rc::new(Admin::new(shared, usize::from(remote.settings.shard)));
     let asks = Rc::new(Queue::default());
-    let shard = Rc::new(ClientShard::new(Cnxns::new(remote.settings, tree), Rc::clone(&asks), clock, admin));
+    let mut cnxns = Cnxns::new(remote.settings, tree.clone());
+    cnxns.serve(STANDALONE, tree);
+    let shard = Rc::new(ClientShard::new(cnxns, Rc::clone(&asks), clock, admin));
     let (sender, receiver) = (remote.asks.connect().await, remote.messages.connect().await);
     glommio::spawn_local(mesh::pump_out_batches(asks, sender)).detach();
     let taker = Rc::clone(&shard);
@@ -357,17 +360,20 @@ struct Ordering {
     fatal: mpsc::Sender<Stop>,
 }
 
+/// What a server without an ensemble calls itself.
+const STANDALONE: &str = "standalone";
 /// The top byte of session ids of a standalone server.
 const STANDALONE_SERVER_ID: u8 = 1;
 
 impl Ordering {
     async fn run(self) {
         let Ordering { config, local, ends, recovery, shared, metrics, clock, fatal } = self;
-        let Recovery { data_tree, log: recovered, snapshot } = recovery;
+        let Recovery { data_tree, log: recovered, snapshot, .. } = recovery;
         let asks = Rc::new(Queue::default());
         let local = local.map(|(settings, access)| {
             let admin = Rc::new(Admin::new(Arc::clone(&shared), usize::from(settings.shard)));
-            let cnxns = Cnxns::new(settings, data_tree.tree().clone());
+            let mut cnxns = Cnxns::new(settings, data_tree.tree().clone());
+            cnxns.serve(STANDALONE, data_tree.tree().clone());
             (Rc::new(ClientShard::new(cnxns, Rc::clone(&asks), clock, admin)), access)
         });
         let mut downlinks = Vec::new();
@@ -394,7 +400,7 @@ impl Ordering {
             tracing::warn!("{orphan}");
         }
         let broadcast = Rc::new(Broadcast::new(
-            pipeline,
+            Engine::Standalone(Box::new(pipeline)),
             Log::new(recovered.end, config.log.flushes_in_flight.map_or(FLUSHES_IN_FLIGHT, |flushes| flushes as usize)),
             Disk::new(&config.log_dir(), config.log.force_sync),
             asks,

@@ -1,5 +1,5 @@
-//! The driver of the ordering shard: requests to [`Pipeline`], proposals to [`Log`], batches to the disk, commits to the
-//! client shards.
+//! The driver of the ordering shard: requests to the [`Engine`], what it proposes to [`Log`], batches to the disk, commits
+//! to the client shards.
 //!
 //! When a flush ends the next one is started first, so that the disk has work while the replies of the last go out.
 
@@ -16,13 +16,16 @@ use super::clients::{ClientShard, ToClients};
 use super::clock::Clock;
 use super::disk::Disk;
 use super::mesh::{Notify, Queue};
-use crate::request::pipeline::{Answer, Ask, Pipeline, Proposals};
+use crate::request::pipeline::{Answer, Ask, CommitBatch, Pipeline, Proposals};
 use crate::server::admin::Shared;
 use crate::server::metrics::LogMetrics;
-use crate::storage::format;
+use crate::storage::format::{self, Link};
 use crate::storage::group_commit::Batch;
 use crate::storage::log::{Log, Spare};
+use crate::tree::{DataTree, Tree};
 use crate::types::{CnxnId, Zxid};
+use crate::zab::effect::{Effect, Mode};
+use crate::zab::peer::{Event, Output, Peer};
 
 /// Requests that are ordered before the flusher gets its turn.
 const ASKS_PER_TURN_MAX: usize = 4096;
@@ -37,9 +40,21 @@ pub enum Downlink {
     Remote(Rc<Queue<ToClients>>),
 }
 
+/// Who orders writes.
+pub enum Engine {
+    /// This server alone.
+    Standalone(Box<Pipeline>),
+    /// The ensemble that it belongs to.
+    Ensemble(Box<Peer>),
+}
+
 /// The ordering shard.
 pub struct Broadcast {
-    pipeline: RefCell<Pipeline>,
+    engine: RefCell<Engine>,
+    /// What an ensemble's server has to do with other servers and with its disk, beyond the log.
+    effects: Rc<Queue<Effect>>,
+    /// How often the server has begun to serve or ceased to.
+    serving_changes: Cell<u64>,
     log: RefCell<Log>,
     disk: Disk,
     asks: Rc<Queue<Ask>>,
@@ -71,7 +86,7 @@ impl Broadcast {
     /// An ordering shard on a recovered state. `fatal` reaches who can end the process.
     #[allow(clippy::too_many_arguments)] // Assembled in one place.
     pub fn new(
-        pipeline: Pipeline,
+        engine: Engine,
         log: Log,
         disk: Disk,
         asks: Rc<Queue<Ask>>,
@@ -83,7 +98,9 @@ impl Broadcast {
         fatal: Box<dyn Fn(String)>,
     ) -> Broadcast {
         Broadcast {
-            pipeline: RefCell::new(pipeline),
+            engine: RefCell::new(engine),
+            effects: Rc::default(),
+            serving_changes: Cell::new(0),
             log: RefCell::new(log),
             disk,
             asks,
@@ -106,9 +123,49 @@ impl Broadcast {
         }
     }
 
-    /// The order of writes.
-    pub fn pipeline(&self) -> &RefCell<Pipeline> {
-        &self.pipeline
+    /// The newest state and up to where it is committed; `None` for a moment between two roles.
+    pub fn with_state<T>(&self, look: impl FnOnce(&DataTree, Zxid) -> T) -> Option<T> {
+        match &*self.engine.borrow() {
+            Engine::Standalone(pipeline) => Some(look(pipeline.head(), pipeline.committed())),
+            Engine::Ensemble(peer) => peer.state().map(|(data_tree, committed)| look(data_tree, committed)),
+        }
+    }
+
+    /// Changes whenever the server begins to serve or ceases to: what was not committed before need not be so ever.
+    pub fn serving_changes(&self) -> u64 {
+        self.serving_changes.get()
+    }
+
+    /// What is to be done outside of the log, in order.
+    pub fn effects(&self) -> &Rc<Queue<Effect>> {
+        &self.effects
+    }
+
+    /// Whether the learner's disk is behind, so that the link to the leader may be left unread.
+    pub fn is_busy(&self) -> bool {
+        matches!(&*self.engine.borrow(), Engine::Ensemble(peer) if peer.is_busy())
+    }
+
+    /// Tells an ensemble's server what has happened, in order.
+    pub fn happened(self: &Rc<Self>, events: impl IntoIterator<Item = Event>) {
+        {
+            let (now, wall) = (self.clock.now(), self.clock.wall());
+            let mut engine = self.engine.borrow_mut();
+            let Engine::Ensemble(peer) = &mut *engine else { unreachable!("a standalone server has no peers") };
+            for event in events {
+                peer.handle(now, wall, event);
+            }
+        }
+        self.hand_on();
+    }
+
+    /// Begins the log anew after `zxid`: all that is on disk was replaced.
+    pub async fn restart_log(&self, zxid: Zxid) {
+        assert!(self.unlogged.borrow().is_empty(), "who replaces the log has nothing to log");
+        let flushes_max = self.log.borrow().flushes_max();
+        *self.log.borrow_mut() = Log::new(Link { zxid, ..Link::default() }, flushes_max);
+        self.passed_over.take();
+        self.disk.close_before(u64::MAX).await;
     }
 
     /// The log's writing end.
@@ -134,14 +191,24 @@ impl Broadcast {
     pub async fn tick(self: Rc<Self>) {
         loop {
             glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
-            self.questions.answer_for_order(&self.pipeline.borrow());
-            if self.is_stalled() {
-                // A session must not die because its end could not be logged before its next sign of life.
-                continue;
+            match &*self.engine.borrow() {
+                Engine::Standalone(pipeline) => self.questions.answer_for_order(pipeline.head(), Some(pipeline)),
+                Engine::Ensemble(peer) => {
+                    if let Some((head, _)) = peer.state() {
+                        self.questions.answer_for_order(head, peer.pipeline());
+                    }
+                }
             }
-            let expired = self.pipeline.borrow_mut().tick(self.clock.now(), self.clock.wall());
-            for (session, timeout_ms) in expired {
-                tracing::info!("Expiring session {session}, timeout of {timeout_ms}ms exceeded");
+            let (now, wall) = (self.clock.now(), self.clock.wall());
+            match &mut *self.engine.borrow_mut() {
+                // A session must not die because its end could not be logged before its next sign of life.
+                Engine::Standalone(_) if self.is_stalled() => continue,
+                Engine::Standalone(pipeline) => {
+                    for (session, timeout_ms) in pipeline.tick(now, wall) {
+                        tracing::info!("Expiring session {session}, timeout of {timeout_ms}ms exceeded");
+                    }
+                }
+                Engine::Ensemble(peer) => peer.handle(now, wall, Event::Tick),
             }
             self.hand_on();
         }
@@ -157,13 +224,16 @@ impl Broadcast {
     fn order(&self, first: Ask) {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         let stalled = self.is_stalled();
-        let mut pipeline = self.pipeline.borrow_mut();
+        let mut engine = self.engine.borrow_mut();
         let others = std::iter::from_fn(|| self.asks.pop()).take(ASKS_PER_TURN_MAX - 1);
         for ask in std::iter::once(first).chain(others) {
             if stalled && matches!(ask, Ask::Write(_) | Ask::OpenSession { .. }) {
                 self.held.borrow_mut().push_back(ask);
             } else {
-                pipeline.handle(now, wall, ask);
+                match &mut *engine {
+                    Engine::Standalone(pipeline) => pipeline.handle(now, wall, ask),
+                    Engine::Ensemble(peer) => peer.handle(now, wall, Event::Ask(ask)),
+                }
             }
         }
     }
@@ -203,20 +273,51 @@ impl Broadcast {
         }
     }
 
-    /// Moves on what the pipeline has produced.
+    /// Moves on what the engine has produced.
     fn hand_on(self: &Rc<Self>) {
-        let answers = self.pipeline.borrow_mut().take_answers();
-        for answer in answers {
-            if let Some(cnxn) = answer.to() {
-                self.tell(cnxn, answer);
+        let mut proposals = self.spare_proposals.take();
+        let mut output = Output::default();
+        match &mut *self.engine.borrow_mut() {
+            Engine::Standalone(pipeline) => {
+                output.answers = pipeline.take_answers();
+                proposals = pipeline.take_proposals(proposals);
+            }
+            Engine::Ensemble(peer) => {
+                output = peer.pump(self.clock.now());
+                for (zxid, payload) in &output.log {
+                    proposals.bytes.extend_from_slice(payload);
+                    proposals.ends.push((*zxid, proposals.bytes.len()));
+                }
             }
         }
-        let spare = self.spare_proposals.take();
-        let proposals = self.pipeline.borrow_mut().take_proposals(spare);
         if proposals.ends.is_empty() {
             *self.spare_proposals.borrow_mut() = proposals;
         } else {
             self.unlogged.borrow_mut().push_back((proposals, 0));
+        }
+        for note in output.notes {
+            tracing::info!("{note}");
+        }
+        for effect in output.effects {
+            match effect {
+                Effect::Serve(mode, tree, epoch) => {
+                    self.serve(Some((mode, tree.clone())));
+                    self.effects.push(Effect::Serve(mode, tree, epoch));
+                }
+                Effect::Unserve => {
+                    self.serve(None);
+                    self.effects.push(Effect::Unserve);
+                }
+                effect => self.effects.push(effect),
+            }
+        }
+        for batch in output.batches {
+            self.publish(batch);
+        }
+        for answer in output.answers {
+            if let Some(cnxn) = answer.to() {
+                self.tell(cnxn, answer);
+            }
         }
         self.write_log();
         self.start_flush();
@@ -305,17 +406,43 @@ impl Broadcast {
         self.commit(durable);
     }
 
-    fn commit(&self, durable: Zxid) {
-        let Some(batch) = self.pipeline.borrow_mut().commit(durable) else { return };
+    /// The log is durable up to here.
+    fn commit(self: &Rc<Self>, durable: Zxid) {
+        let batch = match &mut *self.engine.borrow_mut() {
+            Engine::Standalone(pipeline) => pipeline.commit(durable),
+            Engine::Ensemble(peer) => {
+                peer.handle(self.clock.now(), self.clock.wall(), Event::Durable(durable));
+                None
+            }
+        };
+        if let Some(batch) = batch {
+            self.publish(batch);
+        }
+        self.hand_on();
+    }
+
+    /// Lets all client shards see what was committed.
+    fn publish(&self, batch: CommitBatch) {
         self.metrics.committed(batch.commits.len() as u64);
         let batch = Arc::new(batch);
+        self.tell_all(|| ToClients::Committed(Arc::clone(&batch)));
+        self.committed_some.notify();
+    }
+
+    /// Lets clients in, or turns them away.
+    fn serve(&self, serving: Option<(Mode, Tree)>) {
+        self.serving_changes.set(self.serving_changes.get() + 1);
+        self.tell_all(|| ToClients::Serving(serving.clone()));
+        // Who waits for a commit that may never come looks again.
+        self.committed_some.notify();
+    }
+
+    fn tell_all(&self, message: impl Fn() -> ToClients) {
         for shard in &self.shards {
-            let message = ToClients::Committed(Arc::clone(&batch));
             match shard {
-                Downlink::Local(shard) => shard.take(&message),
-                Downlink::Remote(queue) => queue.push(message),
+                Downlink::Local(shard) => shard.take(&message()),
+                Downlink::Remote(queue) => queue.push(message()),
             }
         }
-        self.committed_some.notify();
     }
 }

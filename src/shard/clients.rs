@@ -19,7 +19,9 @@ use super::mesh::Queue;
 use crate::cnxn::{Asked, CloseReason, Cnxns, OUTPUT_PAUSE_BYTES, Progress};
 use crate::request::pipeline::{Answer, Ask, CommitBatch};
 use crate::server::admin::Admin;
+use crate::tree::Tree;
 use crate::types::CnxnId;
+use crate::zab::effect::Mode;
 
 /// How often [`Cnxns::tick`] runs; touches of sessions are this old at most when they are handed on.
 pub const TICK_MS: u64 = 100;
@@ -35,6 +37,8 @@ pub enum ToClients {
     Committed(Arc<CommitBatch>),
     /// See [`Answer`].
     Answer(Answer),
+    /// The server serves in this role from here on, or not at all.
+    Serving(Option<(Mode, Tree)>),
 }
 
 /// One client shard.
@@ -75,6 +79,8 @@ impl ClientShard {
             match message {
                 ToClients::Committed(batch) => cnxns.committed(now, batch),
                 ToClients::Answer(answer) => cnxns.answer(now, answer),
+                ToClients::Serving(Some((mode, tree))) => cnxns.serve(mode.name(), tree.clone()),
+                ToClients::Serving(None) => cnxns.unserve(),
             }
         }
         self.hand_on(None);

@@ -14,6 +14,7 @@ pub mod broadcast;
 pub mod clients;
 pub mod clock;
 pub mod disk;
+pub mod learner_port;
 pub mod listener;
 pub mod mesh;
 pub mod stalls;

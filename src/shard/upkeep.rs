@@ -10,15 +10,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use glommio::sync::Semaphore;
+
 use super::broadcast::Broadcast;
 use crate::server::config::Config;
 use crate::server::metrics::LogMetrics;
 use crate::storage::apache_log;
 use crate::storage::error::StorageError;
 use crate::storage::log::Filled;
+use crate::storage::replace;
 use crate::storage::segments;
 use crate::storage::snapshot;
 use crate::storage::snapshot_format::SnapshotSource;
+use crate::tree::DataTree;
 use crate::types::Zxid;
 
 /// Segments that are kept ready, so that a commit never waits for one.
@@ -31,6 +35,8 @@ const SNAPSHOTS_COVERED: usize = 3;
 const CHUNK_PAUSE: Duration = Duration::from_millis(4);
 /// After a failure, a full disk most likely, this long until the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
+
+const NEVER_CLOSED: &str = "it is never closed";
 
 /// Log files and snapshots of one server.
 pub struct Upkeep {
@@ -47,6 +53,10 @@ pub struct Upkeep {
     filled: RefCell<VecDeque<Filled>>,
     /// Out of use, to be used again.
     recyclable: RefCell<Vec<(u64, u64)>>,
+    /// Held by who makes, removes or replaces segments.
+    segment_files: Semaphore,
+    /// Held by who writes, removes or replaces snapshots. Taken before the other, by who needs both.
+    snapshot_files: Semaphore,
 }
 
 impl Upkeep {
@@ -64,6 +74,8 @@ impl Upkeep {
             next_sequence: RefCell::new(next_sequence),
             filled: RefCell::new(filled.into()),
             recyclable: RefCell::default(),
+            segment_files: Semaphore::new(1),
+            snapshot_files: Semaphore::new(1),
         }
     }
 
@@ -104,17 +116,25 @@ impl Upkeep {
             loop {
                 self.broadcast.committed_some.notified().await;
                 let written = self.broadcast.log_bytes() - last_bytes;
-                let now = self.broadcast.pipeline().borrow().head().tree().zxid();
-                if (now.0 - last.0) as u64 > count || bytes.is_some_and(|bytes| written > bytes) {
+                let Some(now) = self.broadcast.with_state(|data_tree, _| data_tree.tree().zxid()) else { continue };
+                if now > last && transactions_between(last, now) > count || bytes.is_some_and(|bytes| written > bytes) {
                     break;
                 }
             }
-            let source = SnapshotSource::of(self.broadcast.pipeline().borrow().head(), self.digests);
+            let take = |data_tree: &DataTree, _| SnapshotSource::of(data_tree, self.digests);
+            let Some(source) = self.broadcast.with_state(take) else { continue };
+            let serving = self.broadcast.serving_changes();
             last = source.tree.zxid();
             last_bytes = self.broadcast.log_bytes();
             // What a snapshot holds must be safe before there is a snapshot of it.
-            while self.broadcast.pipeline().borrow().committed() < last {
+            while self.broadcast.with_state(|_, committed| committed < last).unwrap_or(true)
+                && self.broadcast.serving_changes() == serving
+            {
                 self.broadcast.committed_some.notified().await;
+            }
+            if self.broadcast.serving_changes() != serving {
+                // A leader that was not one for long enough: what it had proposed may be no part of the history.
+                continue;
             }
             if let Err(error) = self.snapshot(source).await {
                 tracing::error!(
@@ -129,6 +149,7 @@ impl Upkeep {
         let Some(interval) = interval else { return };
         loop {
             let (snapshots, logs, keep) = (self.snapshot_dir.clone(), self.log_dir.clone(), self.snapshots_kept);
+            let _nobody_else = self.snapshot_files.acquire_permit(1).await.expect(NEVER_CLOSED);
             if let Err(error) = blocking(move || purge_once(&snapshots, &logs, keep)).await {
                 tracing::warn!("Old snapshots stay: {error}");
             }
@@ -136,7 +157,39 @@ impl Upkeep {
         }
     }
 
+    /// Makes `source` durable as the only state, and begins the log anew behind it.
+    pub async fn replace(&self, source: SnapshotSource) -> Result<(), StorageError> {
+        let _nobody_else = (
+            self.snapshot_files.acquire_permit(1).await.expect(NEVER_CLOSED),
+            self.segment_files.acquire_permit(1).await.expect(NEVER_CLOSED),
+        );
+        let zxid = source.tree.zxid();
+        self.broadcast.restart_log(zxid).await;
+        self.filled.borrow_mut().clear();
+        self.recyclable.borrow_mut().clear();
+        let (snapshots, logs) = (self.snapshot_dir.clone(), self.log_dir.clone());
+        blocking(move || replace::replace(&snapshots, &logs, &source)).await?;
+        self.broadcast.segment_wanted.notify();
+        Ok(())
+    }
+
+    /// Takes everything on disk out of the way, because it cannot be what it should.
+    pub async fn set_aside(&self) -> Result<PathBuf, StorageError> {
+        let _nobody_else = (
+            self.snapshot_files.acquire_permit(1).await.expect(NEVER_CLOSED),
+            self.segment_files.acquire_permit(1).await.expect(NEVER_CLOSED),
+        );
+        self.broadcast.restart_log(Zxid::ZERO).await;
+        self.filled.borrow_mut().clear();
+        self.recyclable.borrow_mut().clear();
+        let (snapshots, logs) = (self.snapshot_dir.clone(), self.log_dir.clone());
+        let aside = blocking(move || replace::set_aside(&snapshots, &logs)).await;
+        self.broadcast.segment_wanted.notify();
+        aside
+    }
+
     async fn snapshot(&self, source: SnapshotSource) -> Result<(), StorageError> {
+        let _nobody_else = self.snapshot_files.acquire_permit(1).await.expect(NEVER_CLOSED);
         let dir = self.snapshot_dir.clone();
         let metrics = Arc::clone(self.broadcast.metrics());
         blocking(move || snapshot::write(&dir, &source, leave_disk_to_flushes(&metrics))).await?;
@@ -150,6 +203,7 @@ impl Upkeep {
 
     /// Segments whose transactions are all in a snapshot at `zxid` may be used again.
     async fn release_before(&self, zxid: Zxid) {
+        let _nobody_else = self.segment_files.acquire_permit(1).await.expect(NEVER_CLOSED);
         self.note_filled().await;
         let mut remove = Vec::new();
         {
@@ -186,6 +240,7 @@ impl Upkeep {
     }
 
     async fn prepare_one(&self) -> Result<(), StorageError> {
+        let _nobody_else = self.segment_files.acquire_permit(1).await.expect(NEVER_CLOSED);
         let wanted = self.segment_bytes.max(self.broadcast.wanted_segment_bytes());
         let recycled = {
             let mut recyclable = self.recyclable.borrow_mut();
@@ -235,6 +290,11 @@ fn leave_disk_to_flushes(metrics: &LogMetrics) -> impl FnMut(snapshot::Progress)
             std::thread::sleep(CHUNK_PAUSE);
         }
     }
+}
+
+/// How many transactions were made from `last` to `now`, about: a new epoch begins with its own count.
+fn transactions_between(last: Zxid, now: Zxid) -> u64 {
+    if last.epoch() == now.epoch() { (now.0 - last.0) as u64 } else { now.counter().into() }
 }
 
 /// Runs what blocks on a helper thread.

@@ -26,8 +26,8 @@ use bytes::Bytes;
 use tracing::{info, warn};
 
 use super::error::StorageError;
+use super::replay::Replay;
 use crate::proto::txn::LoggedTxn;
-use crate::tree::DataTree;
 use crate::types::Zxid;
 
 const PREFIX: &str = "log.";
@@ -362,20 +362,25 @@ pub struct ReplayReport {
     pub diverged_at: Option<Zxid>,
 }
 
-/// Applies the transactions in `dir` that are later than `after`, the zxid of the snapshot that `data_tree` is from.
+/// Applies the transactions in `dir` that are later than what `replay` begins with, the zxid of a snapshot.
 ///
 /// On an error the tree holds what came before the damage.
-pub fn replay(dir: &Path, data_tree: &mut DataTree, after: Zxid) -> Result<ReplayReport, StorageError> {
+pub fn replay(dir: &Path, replay: &mut Replay) -> Result<ReplayReport, StorageError> {
+    let after = replay.last();
     let mut history = History::open(dir, after)?;
     let (mut applied, mut digests, mut last, mut diverged_at) = (0, 0, after, None);
     for record in &mut history {
-        let LoggedTxn { header, txn, digest } = record?.logged;
-        data_tree.apply(&header, &txn);
+        let Record { logged, payload } = record?;
+        let LoggedTxn { header, digest, .. } = &logged;
+        if replay.leaves_out(header.zxid) {
+            break;
+        }
+        replay.apply(&logged, &payload);
         applied += 1;
         last = header.zxid;
-        if let Some(digest) = digest {
+        if let Some(digest) = *digest {
             digests += 1;
-            diverged_at = match digest == data_tree.tree().digest() {
+            diverged_at = match digest == replay.data_tree.tree().digest() {
                 true => None,
                 false => diverged_at.or(Some(header.zxid)),
             };

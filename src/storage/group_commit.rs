@@ -72,6 +72,11 @@ impl GroupCommit {
         GroupCommit { flushes_max, waiting: VecDeque::new(), flushing: VecDeque::new(), spare: Vec::new() }
     }
 
+    /// See [`GroupCommit::new`].
+    pub fn flushes_max(&self) -> usize {
+        self.flushes_max
+    }
+
     /// Where the next record's bytes go; the caller appends them to what this returns, whole, and tells
     /// of it with [`GroupCommit::appended`].
     pub fn open(&mut self, segment: u64, position: u64) -> &mut Vec<u8> {

@@ -67,6 +67,11 @@ impl Log {
         Log { group: GroupCommit::new(flushes_max), current: None, spares: VecDeque::new(), end, filled: Vec::new() }
     }
 
+    /// See [`Log::new`].
+    pub fn flushes_max(&self) -> usize {
+        self.group.flushes_max()
+    }
+
     /// Hands over a segment. They are used in the order in which they come.
     pub fn add_spare(&mut self, spare: Spare) {
         let last = self.spares.back().or(self.current.as_ref().map(|segment| &segment.spare));

@@ -10,8 +10,11 @@ pub mod snapshot_format;
 
 // edge
 pub mod apache_log;
+pub mod epoch;
 pub mod mmap;
 pub mod recovery;
+pub mod replace;
+pub mod replay;
 pub mod segments;
 pub mod snapshot;
 

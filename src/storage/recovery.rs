@@ -8,10 +8,13 @@ use std::time::Instant;
 
 use super::apache_log;
 use super::error::StorageError;
+use super::replace;
+use super::replay::Replay;
 use super::segments::{self, Recovered};
 use super::snapshot;
 use crate::tree::DataTree;
 use crate::types::Zxid;
+use crate::zab::history::History;
 
 /// The state to start from.
 pub struct Recovery {
@@ -21,12 +24,27 @@ pub struct Recovery {
     pub log: Recovered,
     /// The last transaction in the snapshot that it began with.
     pub snapshot: Zxid,
+    /// The newest transactions, if they were asked for.
+    pub history: Option<History>,
 }
 
-/// Reads the state back. `trust_empty` (`snapshot.trust.empty`) lets a log without any snapshot pass.
-pub fn recover(snapshot_dir: &Path, log_dir: &Path, trust_empty: bool) -> Result<Recovery, StorageError> {
+/// What is read back.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Options {
+    /// `snapshot.trust.empty`: a log without any snapshot passes.
+    pub trust_empty: bool,
+    /// Leave out every later transaction, and every snapshot that may show one.
+    pub until: Option<Zxid>,
+    /// Keep the newest transactions, for other servers of the ensemble.
+    pub keep_history: bool,
+}
+
+/// Reads the state back, after finishing what a crash may have interrupted.
+pub fn recover(snapshot_dir: &Path, log_dir: &Path, options: &Options) -> Result<Recovery, StorageError> {
     let begin = Instant::now();
-    let loaded = snapshot::load_newest(snapshot_dir)?;
+    let Options { trust_empty, until, keep_history } = *options;
+    replace::finish(snapshot_dir, log_dir)?;
+    let loaded = snapshot::load_newest(snapshot_dir, until)?;
     let apache_logs = apache_log::list(log_dir)?;
     if loaded.is_none()
         && !trust_empty
@@ -40,17 +58,19 @@ pub fn recover(snapshot_dir: &Path, log_dir: &Path, trust_empty: bool) -> Result
         });
     }
     let fuzzy = loaded.as_ref().and_then(|loaded| Some((loaded.last_recorded?, loaded.path.clone())));
-    let mut data_tree = loaded.map_or_else(DataTree::new, |loaded| loaded.data_tree);
+    let data_tree = loaded.map_or_else(DataTree::new, |loaded| loaded.data_tree);
     let from = data_tree.tree().zxid();
+    let mut replay = Replay { data_tree, history: keep_history.then(|| History::new(from)), until };
     let mut applied = 0;
     if !apache_logs.is_empty() {
-        let report = apache_log::replay(log_dir, &mut data_tree, from)?;
+        let report = apache_log::replay(log_dir, &mut replay)?;
         applied += report.applied;
         if let Some(tail) = report.torn_tail {
             tracing::warn!("The end of Apache's log was being written when the server stopped, and is cut: {tail:?}");
         }
     }
-    let log = segments::recover(log_dir, &mut data_tree)?;
+    let log = segments::recover(log_dir, &mut replay)?;
+    let Replay { data_tree, history, .. } = replay;
     applied += log.applied;
     if let Some((path, byte, zxid)) = &log.torn {
         tracing::warn!(
@@ -74,5 +94,5 @@ pub fn recover(snapshot_dir: &Path, log_dir: &Path, trust_empty: bool) -> Result
         begin.elapsed().as_millis(),
         data_tree.tree().digest(),
     );
-    Ok(Recovery { data_tree, log, snapshot: from })
+    Ok(Recovery { data_tree, log, snapshot: from, history })
 }

@@ -13,8 +13,8 @@ use super::error::StorageError;
 use super::format::{self, BLOCK_BYTES, End, Link, SegmentHeader};
 use super::log::{Filled, Spare};
 use super::mmap::MappedFile;
+use super::replay::Replay;
 use crate::proto::txn::LoggedTxn;
-use crate::tree::DataTree;
 use crate::types::Zxid;
 
 const PREFIX: &str = "ringlog.";
@@ -122,12 +122,12 @@ fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Applies to `data_tree` all transactions in the log that are newer than it.
+/// Applies all transactions in the log that are newer than what `replay` begins with.
 ///
 /// Refuses a log with damage below a durable position, with a segment missing, or that begins after the tree ends. Of
 /// segments that hold nothing newer than the tree, no more than the head is read, and nothing wrong with them matters.
-pub fn recover(dir: &Path, data_tree: &mut DataTree) -> Result<Recovered, StorageError> {
-    let start = data_tree.tree().zxid();
+pub fn recover(dir: &Path, replay: &mut Replay) -> Result<Recovered, StorageError> {
+    let start = replay.last();
     let segments = list(dir)?;
     let covered = covered(&segments, start)?;
     let needed = segments.into_iter().skip(covered.len());
@@ -150,8 +150,8 @@ pub fn recover(dir: &Path, data_tree: &mut DataTree) -> Result<Recovered, Storag
             return Err(damaged(&path, 0, format!("its header is that of segment {}", header.sequence())));
         }
         let walk = format::walk(&map, &header, |record| {
-            let last = data_tree.tree().zxid();
-            if record.zxid <= last {
+            let last = replay.last();
+            if record.zxid <= last || replay.leaves_out(record.zxid) {
                 return Ok(());
             }
             if !record.zxid.follows(last) {
@@ -161,8 +161,8 @@ pub fn recover(dir: &Path, data_tree: &mut DataTree) -> Result<Recovered, Storag
             let payload = Bytes::copy_from_slice(record.payload);
             let logged = LoggedTxn::decode(&payload)
                 .map_err(|error| damaged(&path, record.position, format!("{} cannot be read: {error}", record.zxid)))?;
-            data_tree.apply(&logged.header, &logged.txn);
-            let digest = data_tree.tree().digest();
+            replay.apply(&logged, &payload);
+            let digest = replay.data_tree.tree().digest();
             if let Some(expected) = logged.digest.filter(|expected| *expected != digest) {
                 let what = format!("{} leads to digest {digest:x}, but {expected:x} was logged", record.zxid);
                 return Err(damaged(&path, record.position, what));
@@ -273,6 +273,7 @@ mod tests {
     use crate::storage::format::FIRST_RECORD;
     use crate::storage::log::Log;
     use crate::storage::testing::TempDir;
+    use crate::tree::DataTree;
     use crate::types::{SessionId, WallMs};
 
     const SEGMENT_BYTES: u64 = 2 * BLOCK_BYTES as u64;
@@ -314,11 +315,11 @@ mod tests {
 
     /// Recovers from the state after `snapshot`; the zxid it comes to, or the file and byte of the damage.
     fn recovered(dir: &Path, snapshot: i64) -> Result<Recovered, (String, u64)> {
-        let mut data_tree = state(snapshot);
-        match recover(dir, &mut data_tree) {
+        let mut replay = Replay::on(state(snapshot));
+        match recover(dir, &mut replay) {
             Ok(recovered) => {
-                assert_eq!(recovered.applied as i64, data_tree.tree().zxid().0 - snapshot);
-                assert_eq!(data_tree.sessions().len() as i64, data_tree.tree().zxid().0);
+                assert_eq!(recovered.applied as i64, replay.last().0 - snapshot);
+                assert_eq!(replay.data_tree.sessions().len() as i64, replay.last().0);
                 Ok(recovered)
             }
             Err(StorageError::Damaged { path, offset, .. }) => {

@@ -202,7 +202,7 @@ pub fn list(dir: &Path) -> Result<Vec<SnapshotFile>, StorageError> {
 }
 
 /// All files that are named like a snapshot, newest first.
-fn list_by_name(dir: &Path) -> Result<Vec<SnapshotFile>, StorageError> {
+pub fn list_by_name(dir: &Path) -> Result<Vec<SnapshotFile>, StorageError> {
     let failed = || StorageError::io("list the directory", dir);
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed())? {
@@ -273,10 +273,13 @@ pub struct Loaded {
 /// `NoValidSnapshot` if there are snapshots but none can be loaded; Apache begins with an empty tree when all of
 /// them are cut short and there is no log, which loses the data. Errors with `Unsupported` if the next one to be
 /// loaded is compressed.
-pub fn load_newest(dir: &Path) -> Result<Option<Loaded>, StorageError> {
+///
+/// With `until`, one that may show later transactions is passed over too.
+pub fn load_newest(dir: &Path, until: Option<Zxid>) -> Result<Option<Loaded>, StorageError> {
     remove_temps(dir)?;
+    let until = until.unwrap_or(Zxid(i64::MAX));
     let named = list_by_name(dir)?.len();
-    for file in list(dir)?.into_iter().take(CANDIDATES_MAX) {
+    for file in list(dir)?.into_iter().filter(|file| file.zxid <= until).take(CANDIDATES_MAX) {
         if file.compression != Compression::None {
             return Err(StorageError::Unsupported {
                 path: file.path,
@@ -287,6 +290,7 @@ pub fn load_newest(dir: &Path) -> Result<Option<Loaded>, StorageError> {
             });
         }
         match load(&file) {
+            Ok(loaded) if loaded.last_recorded.is_some_and(|last| last > until) => {}
             Ok(loaded) => return Ok(Some(loaded)),
             Err(error) => warn!("problem reading snap file {}: {error}", file.path.display()),
         }
@@ -398,7 +402,7 @@ mod tests {
     #[test]
     fn what_is_written_is_found_and_loaded() {
         let dir = TempDir::new("snapshot-found");
-        assert!(load_newest(dir.path()).unwrap().is_none());
+        assert!(load_newest(dir.path(), None).unwrap().is_none());
         write_state(&dir, 3);
         let mut last = Progress::Written(0);
         let data_tree = state(10_000);
@@ -407,7 +411,7 @@ mod tests {
         assert_eq!(info.path, dir.path().join("snapshot.2710"));
         assert_eq!(dir.names(), ["snapshot.2710", "snapshot.3"]);
 
-        let loaded = load_newest(dir.path()).unwrap().unwrap();
+        let loaded = load_newest(dir.path(), None).unwrap().unwrap();
         assert_eq!((loaded.zxid, loaded.bytes, loaded.path), (Zxid(10_000), info.bytes, info.path));
         assert_eq!(loaded.data_tree.tree().digest(), data_tree.tree().digest());
         assert_eq!(loaded.last_recorded, Some(Zxid(10_000)));
@@ -426,15 +430,15 @@ mod tests {
         fs::write(&paths[2], bytes).unwrap();
         fs::write(&paths[1], b"ZKSN-\0\0\0\x01/").unwrap();
         assert_eq!(list(dir.path()).unwrap().len(), 3);
-        assert_eq!(load_newest(dir.path()).unwrap().unwrap().zxid, Zxid(3));
+        assert_eq!(load_newest(dir.path(), None).unwrap().unwrap().zxid, Zxid(3));
 
         fs::write(&paths[0], b"").unwrap();
-        let error = load_newest(dir.path()).err().unwrap();
+        let error = load_newest(dir.path(), None).err().unwrap();
         assert!(matches!(error, StorageError::NoValidSnapshot { found: 4, .. }), "{error}");
         for path in &paths[1..] {
             fs::remove_file(path).unwrap();
         }
-        let error = load_newest(dir.path()).err().unwrap();
+        let error = load_newest(dir.path(), None).err().unwrap();
         assert!(matches!(error, StorageError::NoValidSnapshot { found: 1, .. }), "{error}");
     }
 
@@ -463,7 +467,7 @@ mod tests {
         for name in others.iter().chain(&["ringkeeper-snapshot-5.tmp"]) {
             fs::write(dir.path().join(name), b"0123456789\0\0\0\x01/").unwrap();
         }
-        assert!(load_newest(dir.path()).unwrap().is_none());
+        assert!(load_newest(dir.path(), None).unwrap().is_none());
         assert_eq!(dir.names(), others);
     }
 
@@ -472,13 +476,13 @@ mod tests {
         let dir = TempDir::new("snapshot-compressed");
         write_state(&dir, 3);
         fs::write(dir.path().join("snapshot.2.gz"), b"\x1f\x8b\x08 and so on").unwrap();
-        assert_eq!(load_newest(dir.path()).unwrap().unwrap().zxid, Zxid(3));
+        assert_eq!(load_newest(dir.path(), None).unwrap().unwrap().zxid, Zxid(3));
         fs::write(dir.path().join("snapshot.4.snappy"), b"\x82SNAPPY\0 and so on").unwrap();
-        let error = load_newest(dir.path()).err().unwrap();
+        let error = load_newest(dir.path(), None).err().unwrap();
         assert!(matches!(&error, StorageError::Unsupported { path, .. } if path.ends_with("snapshot.4.snappy")));
         // One that only pretends to be compressed is none.
         fs::write(dir.path().join("snapshot.4.snappy"), b"\x83SNAPPY\0 and so on").unwrap();
-        assert_eq!(load_newest(dir.path()).unwrap().unwrap().zxid, Zxid(3));
+        assert_eq!(load_newest(dir.path(), None).unwrap().unwrap().zxid, Zxid(3));
     }
 
     #[test]

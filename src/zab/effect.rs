@@ -100,3 +100,14 @@ pub enum Mode {
 
 /// Why a role ended: a sentence for the log.
 pub type Reason = String;
+
+impl Mode {
+    /// As `srvr` and `status` show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Leading => "leader",
+            Mode::Following => "follower",
+            Mode::Observing => "observer",
+        }
+    }
+}

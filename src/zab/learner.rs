@@ -77,6 +77,7 @@ pub struct Learner {
     settings: Settings,
     observer: bool,
     link: LinkId,
+    in_doubt: bool,
     view: QuorumView,
     epochs: Epochs,
     epoch: Epoch,
@@ -113,7 +114,8 @@ pub struct State<'a> {
 }
 
 impl Learner {
-    /// A learner that has connected to its leader. All of the log up to `last` is durable and applied.
+    /// A learner that has connected to its leader. All of the log up to `last` is durable and applied; without one the
+    /// history is in doubt, and the learner asks for all of it.
     #[allow(clippy::too_many_arguments)] // Each is one thing that only the caller knows.
     pub fn new(
         settings: Settings,
@@ -121,7 +123,7 @@ impl Learner {
         link: LinkId,
         view: QuorumView,
         epochs: Epochs,
-        last: Zxid,
+        last: Option<Zxid>,
         now: Instant,
         out: &mut Out,
     ) -> Learner {
@@ -133,8 +135,9 @@ impl Learner {
             epochs,
             epoch: Epoch::default(),
             stage: Stage::AwaitsEpoch,
-            logged: last,
-            durable: last,
+            in_doubt: last.is_none(),
+            logged: last.unwrap_or_default(),
+            durable: last.unwrap_or_default(),
             pending: VecDeque::new(),
             unacked: VecDeque::new(),
             committed_early: VecDeque::new(),
@@ -311,7 +314,8 @@ impl Learner {
         let result = match (self.stage, packet.kind) {
             (Stage::AwaitsEpoch, LeaderInfo) => self.on_leader_info(&packet, out),
             (Stage::AwaitsHistory, Diff) => {
-                self.stage = Stage::Syncing { from_snapshot: false };
+                // From nothing on, while what was there is in doubt, is as good as a snapshot.
+                self.stage = Stage::Syncing { from_snapshot: self.in_doubt };
                 Ok(())
             }
             (Stage::AwaitsHistory, Trunc) => {
@@ -387,6 +391,8 @@ impl Learner {
 
     fn ack_epoch(&mut self, current: Option<Epoch>, out: &mut Out) {
         let mut data = Vec::with_capacity(4);
+        // It must not count as one that has a history.
+        let current = current.filter(|_| !self.in_doubt);
         data.put_int(current.map_or(-1, |epoch| epoch.0 as i32));
         self.send(&Packet::with(PacketKind::AckEpoch, self.logged, data), out);
         self.stage = Stage::AwaitsHistory;

@@ -58,6 +58,8 @@ pub enum Event {
     EpochsSaved,
     /// See [`Effect::Truncate`] and [`Effect::Reload`].
     Reloaded(Box<DataTree>),
+    /// What is on disk cannot be used, neither for [`Effect::Truncate`] nor for [`Effect::Reload`], and was taken away.
+    HistoryLost,
     /// See [`Effect::Install`].
     Installed,
     /// Some time has passed. To come several times in each `tickTime`.
@@ -91,6 +93,9 @@ pub struct Ordering {
     /// How long touches may be on their way to the leader's table of sessions, in ms.
     pub grace_ms: u64,
 }
+
+/// The zxid of a server that must not vote.
+const NO_VOTE: Zxid = Zxid(-1);
 
 enum Role {
     /// The last role has ended, and the disk is still at work for it.
@@ -154,12 +159,15 @@ pub struct Peer {
     durable: Zxid,
     /// One of the effects that change the disk is under way.
     disk_at_work: bool,
+    /// The history was lost: no vote, and no epoch acknowledged, before a leader's state is durable here.
+    in_doubt: bool,
     role: Role,
     output: Output,
 }
 
 impl Peer {
     /// A server that has just been started, with what was found on its disk. `history` ends where `data_tree` does.
+    /// `in_doubt` says that more was there once.
     pub fn new(
         settings: Settings,
         ordering: Ordering,
@@ -167,6 +175,7 @@ impl Peer {
         epochs: Epochs,
         data_tree: DataTree,
         history: History,
+        in_doubt: bool,
     ) -> Peer {
         let last = data_tree.tree().zxid();
         assert_eq!(history.newest(), last, "the history ends where the tree does");
@@ -180,6 +189,7 @@ impl Peer {
             appended: last,
             durable: last,
             disk_at_work: false,
+            in_doubt,
             role: Role::Settling(data_tree),
             output: Output::default(),
         };
@@ -226,6 +236,16 @@ impl Peer {
             }
             Event::EpochsSaved => self.on_epochs_saved(now, wall),
             Event::Reloaded(data_tree) => self.on_reloaded(now, *data_tree),
+            Event::HistoryLost => {
+                self.disk_at_work = false;
+                (self.appended, self.durable, self.in_doubt) = (Zxid::ZERO, Zxid::ZERO, true);
+                self.history = History::new(Zxid::ZERO);
+                if matches!(self.role, Role::Following(_)) {
+                    self.end_role("the history on disk is of no use");
+                }
+                self.role = Role::Settling(DataTree::new());
+                self.look_when_settled();
+            }
             Event::Installed => self.on_installed(),
             Event::Tick => self.on_tick(now, wall),
         }
@@ -278,6 +298,17 @@ impl Peer {
             },
             Role::Changing => return None,
         })
+    }
+
+    /// The order of writes, if it is this server's to make.
+    pub fn pipeline(&self) -> Option<&Pipeline> {
+        match &self.role {
+            Role::Leading(leading) => match &leading.state {
+                LeaderState::Ordering(pipeline) => Some(pipeline),
+                LeaderState::Waiting(_) => None,
+            },
+            _ => None,
+        }
     }
 
     /// The leader, if this server is one that serves.
@@ -347,6 +378,7 @@ impl Peer {
             !self.view.current().is_voter(self.settings.id) && self.view.current().member(self.settings.id).is_some();
         let last = data_tree.tree().zxid();
         let (settings, view) = (self.settings, self.view.clone());
+        let last = if self.in_doubt { None } else { Some(last) };
         let learner = Learner::new(settings, observer, link, view, self.epochs, last, now, &mut out);
         let replica = Replica::new(data_tree, self.ordering.digests, self.settings.id.0 as u8, wall);
         self.role = Role::Following(Box::new(Following { learner, replica }));
@@ -392,6 +424,7 @@ impl Peer {
 
     fn on_installed(&mut self) {
         self.disk_at_work = false;
+        self.in_doubt = false;
         if let Some((data_tree, _)) = self.state() {
             self.appended = data_tree.tree().zxid();
             self.durable = self.appended;
@@ -623,6 +656,7 @@ impl Peer {
                     zxid, self.appended,
                     "who looks for a leader has applied what is in the log, and nothing else"
                 );
+                let zxid = if self.in_doubt { NO_VOTE } else { zxid };
                 self.output.effects.push(Effect::Look(Standing { epoch: self.epochs.current, zxid }));
                 Role::Looking(data_tree)
             }

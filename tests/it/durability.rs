@@ -14,6 +14,7 @@ use ringkeeper::proto::txn::{CreateKind, LoggedTxn, Txn, TxnHeader};
 use ringkeeper::storage::format::{self, BLOCK_BYTES, Link, RECORD_HEADER_BYTES, SegmentHeader, record_bytes};
 use ringkeeper::storage::group_commit::Batch;
 use ringkeeper::storage::log::{Log, Spare};
+use ringkeeper::storage::replay::Replay;
 use ringkeeper::storage::{segments, snapshot};
 use ringkeeper::tree::DataTree;
 use ringkeeper::types::{SessionId, WallMs, Zxid};
@@ -473,9 +474,10 @@ fn a_tail_torn_at_any_byte_loses_what_came_after_and_nothing_else() {
     for at in tail[0].position..=tail[2].end {
         for cut in CUTS {
             cut.tear(&copy, at, &mut random);
-            let mut tree = DataTree::new();
-            let recovered = segments::recover(dir.path(), &mut tree)
+            let mut replay = Replay::on(DataTree::new());
+            let recovered = segments::recover(dir.path(), &mut replay)
                 .unwrap_or_else(|error| panic!("{cut:?} at {at} of {records:?}: {error}"));
+            let tree = replay.data_tree;
             let last = records.iter().rev().find(|record| record.end <= at).expect("most are before the tail");
             assert_eq!(tree.tree().zxid().0, last.zxid, "{cut:?} at {at} of {records:?}");
             assert_eq!(recovered.end.zxid.0, last.zxid);
@@ -584,8 +586,9 @@ fn a_crash_in_two_flushes_at_once_leaves_a_prefix_whichever_blocks_are_lost() {
         };
         let left = records.iter().take_while(|record| is_whole(record)).count();
         fs::write(&file, &torn).expect("it can be written");
-        let mut tree = DataTree::new();
-        let recovered = segments::recover(dir.path(), &mut tree).unwrap_or_else(|error| panic!("{error}: {lost:?}"));
+        let mut replay = Replay::on(DataTree::new());
+        let recovered = segments::recover(dir.path(), &mut replay).unwrap_or_else(|error| panic!("{error}: {lost:?}"));
+        let tree = replay.data_tree;
         assert_eq!(tree.tree().zxid().0, left as i64, "lost were {lost:?}");
 
         // What is left over behind the cut does not come back when the log goes on.
@@ -595,8 +598,9 @@ fn a_crash_in_two_flushes_at_once_leaves_a_prefix_whichever_blocks_are_lost() {
         Image::write(&mut next.bytes, &batch, |_| true);
         let second = segments::path(dir.path(), 2);
         fs::write(&second, &next.bytes).expect("it can be written");
-        let mut tree = DataTree::new();
-        segments::recover(dir.path(), &mut tree).unwrap_or_else(|error| panic!("{error}: {lost:?}"));
+        let mut replay = Replay::on(DataTree::new());
+        segments::recover(dir.path(), &mut replay).unwrap_or_else(|error| panic!("{error}: {lost:?}"));
+        let tree = replay.data_tree;
         let data = tree.tree().get("/a").expect("it was durable").data().map(<[u8]>::to_vec);
         assert_eq!((tree.tree().zxid().0, data), (left as i64 + 1, Some(vec![left as u8 + 1; 100])));
         fs::remove_file(second).expect("it is there");

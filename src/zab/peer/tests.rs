@@ -52,6 +52,8 @@ struct Server {
     unflushed: Vec<(Zxid, Bytes)>,
     /// Flushes wait while set.
     disk_stuck: bool,
+    /// What was on its disk was lost.
+    in_doubt: bool,
     looking: Option<Standing>,
     listening: bool,
     serving: Option<(Mode, Tree)>,
@@ -102,6 +104,7 @@ impl Cluster {
                     disk,
                     unflushed: Vec::new(),
                     disk_stuck: false,
+                    in_doubt: false,
                     looking: None,
                     listening: false,
                     serving: None,
@@ -131,7 +134,15 @@ impl Cluster {
         let settings = Settings { id: ServerId(id), tick_ms: TICK_MS, init_limit: 10, sync_limit: 5 };
         let rules = Rules { skip_acl: false, digest_scheme: true, enforce_quota: false, reconfig: false };
         let ordering = Ordering { rules, containers: containers::Settings::default(), digests: true, grace_ms: 200 };
-        server.peer = Some(Peer::new(settings, ordering, self.view.clone(), server.disk.epochs, data_tree, history));
+        server.peer = Some(Peer::new(
+            settings,
+            ordering,
+            self.view.clone(),
+            server.disk.epochs,
+            data_tree,
+            history,
+            server.in_doubt,
+        ));
         self.pump(id);
     }
 
@@ -190,8 +201,12 @@ impl Cluster {
                     let disk = &mut self.server(id).disk;
                     disk.log.retain(|(logged, _)| *logged <= zxid);
                     let (data_tree, _) = disk.recover();
-                    assert_eq!(data_tree.tree().zxid(), zxid);
-                    then.push(Event::Reloaded(Box::new(data_tree)));
+                    if data_tree.tree().zxid() == zxid {
+                        then.push(Event::Reloaded(Box::new(data_tree)));
+                    } else {
+                        self.lose_disk(id);
+                        then.push(Event::HistoryLost);
+                    }
                 }
                 Effect::Reload => {
                     let (data_tree, _) = self.server(id).disk.recover();
@@ -200,6 +215,7 @@ impl Cluster {
                 Effect::Install(source) => {
                     let disk = &mut self.server(id).disk;
                     (disk.base, disk.log) = (stream(&source), Vec::new());
+                    self.server(id).in_doubt = false;
                     then.push(Event::Installed);
                 }
                 Effect::Look(standing) => self.server(id).looking = Some(standing),
@@ -225,6 +241,12 @@ impl Cluster {
         for event in then {
             self.event(id, event);
         }
+    }
+
+    /// Nothing is left but the epochs and the knowledge that there was more.
+    fn lose_disk(&mut self, id: i64) {
+        let server = self.server(id);
+        (server.disk.base, server.disk.log, server.in_doubt) = (DataTree::new(), Vec::new(), true);
     }
 
     fn server(&mut self, id: i64) -> &mut Server {
@@ -598,4 +620,27 @@ fn a_sync_is_answered_behind_what_was_under_way() {
     c.deliver_all();
     assert!(matches!(c.servers[&1].answers[..], [Answer::Synced(CNXN)]));
     c.assert_everywhere("/a", true);
+}
+
+#[test]
+fn a_server_that_lost_its_history_has_no_vote_until_it_has_the_leaders() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let session = c.open_session(1);
+    c.create(1, session, 1, "/a");
+    c.deliver_all();
+    c.kill(1);
+    c.lose_disk(1);
+    c.kill(3);
+    c.start(1);
+    c.run(60);
+    assert_eq!(c.modes(), [(1, None), (2, None), (3, None)], "two of three are no quorum if one is in doubt");
+    c.start(3);
+    c.run(60);
+    assert_eq!(c.modes()[0], (1, Some(Mode::Following)), "{:?}", c.servers[&1].notes);
+    assert!(!c.servers[&1].in_doubt);
+    c.assert_everywhere("/a", true);
+    c.kill(2);
+    c.run(60);
+    assert_eq!(c.leader(), 3, "its vote counts again");
 }

@@ -1,0 +1,437 @@
+//! The driver of the learner port, at both ends: a leader's links to its learners, and a learner's to its leader; and of
+//! what an ensemble's server does with its disk beyond the log.
+//!
+//! It carries out the effects of the server's `Peer`, in order, and hands it back what happens.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures_lite::io::{ReadHalf, WriteHalf, split};
+use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
+use glommio::net::{TcpListener, TcpStream};
+use glommio::task::JoinHandle;
+
+use super::broadcast::Broadcast;
+use super::listener;
+use super::mesh::Queue;
+use super::upkeep::Upkeep;
+use crate::proto::quorum::{Packet, PacketKind};
+use crate::storage::epoch;
+use crate::storage::recovery::{self, Recovery};
+use crate::storage::snapshot_format::{Decoder, Encoder, Form, SnapshotSource};
+use crate::tree::DataTree;
+use crate::types::{ServerId, Zxid};
+use crate::zab::effect::{Effect, Epochs, LinkId, Mode, Standing};
+use crate::zab::peer::Event;
+
+/// Bytes that wait to be sent over one link; a learner that is further behind is given up.
+pub const LINK_BYTES_MAX: usize = 256 << 20;
+/// What is sent, and asked for, at a time.
+const CHUNK_BYTES: usize = 256 << 10;
+/// How often a leader that refuses the connection is tried again, and how long to wait before each time: it opens its
+/// port only when it knows that it leads.
+const DIAL_PAUSES_MS: [u64; 9] = [5, 10, 20, 40, 80, 100, 100, 100, 100];
+/// While the learner's disk is at work, its link is looked at this often.
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+
+/// What the election is told.
+#[derive(Clone, Copy, Debug)]
+pub enum ToElection {
+    /// Look for a leader, with this to vote for oneself.
+    Look(Standing),
+    /// The role has begun in that epoch.
+    Established(crate::types::Epoch),
+}
+
+/// Where a server's learner port is; resolved anew at each attempt, on a thread that may block.
+pub type Resolve = dyn Fn(ServerId) -> Box<dyn FnOnce() -> io::Result<Vec<SocketAddr>> + Send>;
+
+/// See the module.
+pub struct LearnerPort {
+    broadcast: Rc<Broadcast>,
+    upkeep: Rc<Upkeep>,
+    /// Where this server listens while it leads.
+    listen_on: SocketAddr,
+    resolve: Box<Resolve>,
+    to_election: Rc<Queue<ToElection>>,
+    snapshot_dir: PathBuf,
+    log_dir: PathBuf,
+    /// Longest payload of a packet.
+    packet_bytes_max: usize,
+    links: RefCell<BTreeMap<LinkId, Rc<Link>>>,
+    next_link: Cell<LinkId>,
+    accepting: RefCell<Option<JoinHandle<()>>>,
+}
+
+/// What is to be sent over one link.
+#[derive(Default)]
+struct Link {
+    out: Queue<Outgoing>,
+    bytes: Cell<usize>,
+}
+
+enum Outgoing {
+    Bytes(Bytes),
+    Snapshot(Box<SnapshotSource>),
+    End,
+}
+
+impl LearnerPort {
+    /// The learner port of the server that `broadcast` drives.
+    #[allow(clippy::too_many_arguments)] // Assembled in one place.
+    pub fn new(
+        broadcast: Rc<Broadcast>,
+        upkeep: Rc<Upkeep>,
+        listen_on: SocketAddr,
+        resolve: Box<Resolve>,
+        to_election: Rc<Queue<ToElection>>,
+        snapshot_dir: PathBuf,
+        log_dir: PathBuf,
+        packet_bytes_max: usize,
+    ) -> LearnerPort {
+        LearnerPort {
+            broadcast,
+            upkeep,
+            listen_on,
+            resolve,
+            to_election,
+            snapshot_dir,
+            log_dir,
+            packet_bytes_max,
+            links: RefCell::default(),
+            next_link: Cell::new(0),
+            accepting: RefCell::default(),
+        }
+    }
+
+    /// Carries out effects as they come, for ever.
+    pub async fn run(self: Rc<Self>) {
+        let effects = Rc::clone(self.broadcast.effects());
+        loop {
+            let effect = effects.next().await;
+            self.carry_out(effect);
+        }
+    }
+
+    fn carry_out(self: &Rc<Self>, effect: Effect) {
+        let port = Rc::clone(self);
+        match effect {
+            Effect::Send(link, bytes) => self.send(link, Outgoing::Bytes(bytes)),
+            Effect::SendSnapshot(link, source) => self.send(link, Outgoing::Snapshot(source)),
+            Effect::Close(link, why) => self.close(link, &why),
+            Effect::SaveEpochs(epochs) => {
+                glommio::spawn_local(async move { port.save_epochs(epochs).await }).detach();
+            }
+            Effect::Truncate(zxid) => {
+                glommio::spawn_local(async move { port.reload(Some(zxid)).await }).detach();
+            }
+            Effect::Reload => {
+                glommio::spawn_local(async move { port.reload(None).await }).detach();
+            }
+            Effect::Install(source) => {
+                glommio::spawn_local(async move { port.install(*source).await }).detach();
+            }
+            Effect::Look(standing) => self.to_election.push(ToElection::Look(standing)),
+            Effect::Dial(leader) => {
+                glommio::spawn_local(async move { port.dial(leader).await }).detach();
+            }
+            Effect::Listen => {
+                let accepting = glommio::spawn_local(async move { port.accept().await }).detach();
+                *self.accepting.borrow_mut() = Some(accepting);
+            }
+            Effect::Unlisten => {
+                if let Some(accepting) = self.accepting.take() {
+                    accepting.cancel();
+                }
+            }
+            Effect::Serve(mode, _, epoch) => {
+                tracing::info!("{} - LEADER ELECTION TOOK part in epoch {epoch}", mode_name(mode));
+                self.to_election.push(ToElection::Established(epoch));
+            }
+            Effect::Unserve => {}
+        }
+    }
+
+    fn send(&self, link: LinkId, outgoing: Outgoing) {
+        let Some(found) = self.links.borrow().get(&link).cloned() else { return };
+        let bytes = if let Outgoing::Bytes(bytes) = &outgoing { bytes.len() } else { 0 };
+        found.bytes.set(found.bytes.get() + bytes);
+        if found.bytes.get() > LINK_BYTES_MAX {
+            let why = format!("more than {LINK_BYTES_MAX} bytes wait to be sent to it");
+            self.close(link, &why);
+            let broadcast = Rc::clone(&self.broadcast);
+            // Not from within what the server has just decided.
+            glommio::spawn_local(async move { broadcast.happened([Event::LinkLost(link, why)]) }).detach();
+            return;
+        }
+        found.out.push(outgoing);
+    }
+
+    /// Ends a link when what was sent is out. Nothing more of it is told.
+    fn close(&self, link: LinkId, why: &str) {
+        if let Some(found) = self.links.borrow_mut().remove(&link) {
+            tracing::info!("Closing link {link}: {why}");
+            found.out.push(Outgoing::End);
+        }
+    }
+
+    async fn save_epochs(self: Rc<Self>, epochs: Epochs) {
+        let dir = self.snapshot_dir.clone();
+        match blocking(move || epoch::save(&dir, epochs)).await {
+            Ok(()) => self.broadcast.happened([Event::EpochsSaved]),
+            Err(error) => self.broadcast.fail(format!("the epochs {epochs:?} could not be saved: {error}")),
+        }
+    }
+
+    /// Reads the state back from disk; up to a transaction, which then is the last there is.
+    async fn reload(self: Rc<Self>, until: Option<Zxid>) {
+        let (snapshots, logs) = (self.snapshot_dir.clone(), self.log_dir.clone());
+        let options = recovery::Options { until, ..recovery::Options::default() };
+        let recovered = blocking(move || recovery::recover(&snapshots, &logs, &options)).await;
+        let data_tree = match (recovered, until) {
+            (Ok(Recovery { data_tree, .. }), None) => data_tree,
+            (Ok(Recovery { data_tree, .. }), Some(zxid)) if data_tree.tree().zxid() == zxid => {
+                tracing::info!("Truncating log to get in sync with the leader {zxid}");
+                let source = SnapshotSource::of(&data_tree, true);
+                if let Err(error) = self.upkeep.replace(source).await {
+                    return self.broadcast.fail(format!("the log could not be cut after {zxid}: {error}"));
+                }
+                data_tree
+            }
+            (Ok(Recovery { data_tree, .. }), Some(zxid)) => {
+                let found = data_tree.tree().zxid();
+                return self
+                    .start_over(format!("the leader knows {zxid}, but here {found} is the nearest before it"))
+                    .await;
+            }
+            (Err(error), _) => return self.start_over(error.to_string()).await,
+        };
+        self.broadcast.happened([Event::Reloaded(Box::new(data_tree))]);
+    }
+
+    /// What is on disk is of no use: the server goes on with nothing, and without a vote until it has a leader's state.
+    async fn start_over(self: Rc<Self>, why: String) {
+        match self.upkeep.set_aside().await {
+            Ok(aside) => {
+                tracing::error!(
+                    "The history on disk cannot be used: {why}. It is set aside in {}, and the whole state comes from \
+                     the leader; until then this server does not vote",
+                    aside.display()
+                );
+                self.broadcast.happened([Event::HistoryLost]);
+            }
+            Err(error) => self.broadcast.fail(format!("{why}; and it could not be set aside: {error}")),
+        }
+    }
+
+    async fn install(self: Rc<Self>, source: SnapshotSource) {
+        let zxid = source.tree.zxid();
+        match self.upkeep.replace(source).await {
+            Ok(()) => self.broadcast.happened([Event::Installed]),
+            Err(error) => {
+                self.broadcast.fail(format!("the leader's state at {zxid} could not be made durable: {error}"))
+            }
+        }
+    }
+
+    async fn dial(self: Rc<Self>, leader: ServerId) {
+        let mut pauses = DIAL_PAUSES_MS.iter();
+        let event = loop {
+            match self.connect(leader).await {
+                Ok(stream) => {
+                    let link = self.begin(stream);
+                    break Event::LeaderConnected(link);
+                }
+                Err(error) => match pauses.next() {
+                    Some(pause) => glommio::timer::sleep(Duration::from_millis(*pause)).await,
+                    None => {
+                        break Event::LeaderUnreachable(format!("server {leader} cannot be connected to: {error}"));
+                    }
+                },
+            }
+        };
+        self.broadcast.happened([event]);
+    }
+
+    async fn connect(&self, leader: ServerId) -> io::Result<TcpStream> {
+        let resolve = (self.resolve)(leader);
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address");
+        for addr in blocking(resolve).await? {
+            match TcpStream::connect_timeout(addr, Duration::from_secs(2)).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = io::Error::other(format!("{addr}: {error}")),
+            }
+        }
+        Err(last)
+    }
+
+    async fn accept(self: Rc<Self>) {
+        let addr = self.listen_on;
+        let listener: TcpListener = match blocking(move || listener::open(addr, None)).await {
+            Ok(socket) => listener::adopt(socket),
+            Err(error) => return self.broadcast.fail(format!("cannot listen for learners on {addr}: {error}")),
+        };
+        loop {
+            match listener.accept().await {
+                Ok(stream) => {
+                    let link = self.begin(stream);
+                    self.broadcast.happened([Event::LearnerConnected(link)]);
+                }
+                Err(error) => {
+                    tracing::warn!("Error accepting a learner's connection: {error}");
+                    glommio::timer::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        }
+    }
+
+    /// Takes up a connection. What comes over it is told only after the caller has told of the link.
+    fn begin(self: &Rc<Self>, stream: TcpStream) -> LinkId {
+        let id = self.next_link.get();
+        self.next_link.set(id + 1);
+        drop(stream.set_nodelay(true));
+        let link = Rc::new(Link::default());
+        self.links.borrow_mut().insert(id, Rc::clone(&link));
+        let (read, write) = split(stream);
+        glommio::spawn_local(write_all(link, write)).detach();
+        let port = Rc::clone(self);
+        glommio::spawn_local(async move {
+            let error = port.read(id, read).await;
+            // Not if it was closed by this side.
+            if let Some(link) = port.links.borrow_mut().remove(&id) {
+                link.out.push(Outgoing::End);
+            } else {
+                return;
+            }
+            port.broadcast.happened([Event::LinkLost(id, error.to_string())]);
+        })
+        .detach();
+        id
+    }
+
+    /// Reads a link to its end, and returns what ended it.
+    async fn read(&self, id: LinkId, mut stream: ReadHalf<TcpStream>) -> io::Error {
+        let mut bytes = BytesMut::new();
+        loop {
+            if !self.links.borrow().contains_key(&id) {
+                return io::Error::other("closed");
+            }
+            let mut events = Vec::new();
+            let mut snapshot = None;
+            let parsed = loop {
+                match Packet::parse(&mut bytes, self.packet_bytes_max) {
+                    Ok(Some(packet)) => {
+                        let zxid = packet.zxid;
+                        let is_snapshot = packet.kind == PacketKind::Snap;
+                        events.push(Event::Packet(id, packet));
+                        if is_snapshot {
+                            snapshot = Some(zxid);
+                            break Ok(());
+                        }
+                    }
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(io::Error::other(format!("what it sends is no packet: {error}"))),
+                }
+            };
+            if !events.is_empty() {
+                self.broadcast.happened(events);
+            }
+            if let Err(error) = parsed {
+                return error;
+            }
+            if let Some(zxid) = snapshot {
+                match read_snapshot(&mut stream, &mut bytes, zxid).await {
+                    Ok(data_tree) => self.broadcast.happened([Event::SnapshotReceived(id, Box::new(data_tree))]),
+                    Err(error) => return error,
+                }
+                continue;
+            }
+            while self.broadcast.is_busy() {
+                glommio::timer::sleep(BUSY_PAUSE).await;
+            }
+            if let Err(error) = fill(&mut stream, &mut bytes).await {
+                return error;
+            }
+        }
+    }
+}
+
+/// Reads once more.
+async fn fill(stream: &mut ReadHalf<TcpStream>, bytes: &mut BytesMut) -> io::Result<()> {
+    let have = bytes.len();
+    bytes.resize(have + CHUNK_BYTES, 0);
+    let got = stream.read(&mut bytes[have..]).await;
+    bytes.truncate(have + got.as_ref().map_or(0, |got| *got));
+    match got {
+        Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other side closed it")),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads the raw stream behind a SNAP.
+async fn read_snapshot(stream: &mut ReadHalf<TcpStream>, bytes: &mut BytesMut, zxid: Zxid) -> io::Result<DataTree> {
+    let unreadable = |error: &dyn std::fmt::Display| io::Error::other(format!("the snapshot cannot be read: {error}"));
+    tracing::info!("Getting a snapshot from leader {zxid}");
+    let mut decoder = Decoder::new(Form::Stream, zxid);
+    loop {
+        let consumed = decoder.feed(bytes).map_err(|error| unreadable(&error))?;
+        bytes.advance(consumed);
+        if decoder.stream_ended() {
+            let decoded = decoder.finish(&[]).map_err(|error| unreadable(&error))?;
+            return Ok(decoded.data_tree);
+        }
+        fill(stream, bytes).await?;
+    }
+}
+
+/// Sends what is queued, until the end.
+async fn write_all(link: Rc<Link>, mut stream: WriteHalf<TcpStream>) {
+    let mut chunk = Vec::new();
+    loop {
+        let mut next = Some(link.out.next().await);
+        chunk.clear();
+        while let Some(Outgoing::Bytes(bytes)) = &next {
+            link.bytes.set(link.bytes.get() - bytes.len());
+            chunk.extend_from_slice(bytes);
+            next = if chunk.len() < CHUNK_BYTES { link.out.pop() } else { None };
+        }
+        if stream.write_all(&chunk).await.is_err() {
+            // The reading side says why.
+            return;
+        }
+        match next {
+            Some(Outgoing::Snapshot(source)) => {
+                let mut encoder = Encoder::new(&source, Form::Stream);
+                while encoder.next_chunk(&mut chunk) {
+                    if stream.write_all(&chunk).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Some(Outgoing::End) => {
+                drop(stream.close().await);
+                return;
+            }
+            Some(Outgoing::Bytes(_)) | None => {}
+        }
+    }
+}
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Leading => "LEADING",
+        Mode::Following => "FOLLOWING",
+        Mode::Observing => "OBSERVING",
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    glommio::executor().spawn_blocking(work).await
+}

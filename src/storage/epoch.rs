@@ -1,0 +1,131 @@
+//! The two epochs of a server of an ensemble: files `acceptedEpoch` and `currentEpoch` beside the snapshots, as Apache
+//! writes them: decimal digits and nothing else.
+//!
+//! Each is replaced as a whole: written under another name, flushed, renamed, the directory flushed. The accepted epoch goes
+//! first, so that at no moment the current one is ahead of it.
+//!
+//! Source: `QuorumPeer.writeLongToFile`, `QuorumPeer.loadDataBase`.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::error::StorageError;
+use super::segments::sync_dir;
+use crate::types::{Epoch, Zxid};
+use crate::zab::effect::Epochs;
+
+const ACCEPTED: &str = "acceptedEpoch";
+const CURRENT: &str = "currentEpoch";
+/// What a file is written to before it gets its name.
+const TEMP_SUFFIX: &str = "tmp";
+
+/// Reads both. `last` is the last transaction that is on disk: a file that is not there is taken to say its epoch.
+///
+/// Errors with `Damaged` if a file holds no number, if the current epoch is older than the last transaction's, or newer than
+/// the accepted one: such a server must not vote.
+pub fn load(dir: &Path, last: Zxid) -> Result<Epochs, StorageError> {
+    let implied = Epoch(last.epoch());
+    let mut current = read(&dir.join(CURRENT))?.unwrap_or(implied);
+    if current < implied {
+        // A crash between the snapshot of a new epoch and the file's rename leaves the epoch there.
+        let temp = dir.join(CURRENT).with_extension(TEMP_SUFFIX);
+        match read(&temp)? {
+            Some(epoch) if epoch >= implied => current = epoch,
+            _ => {
+                let what = format!("the current epoch, {current}, is older than the last zxid, {last}");
+                return Err(damaged(dir.join(CURRENT), what));
+            }
+        }
+    }
+    let accepted = read(&dir.join(ACCEPTED))?.unwrap_or(implied.max(current));
+    if accepted < current {
+        let what = format!("the accepted epoch, {accepted} is less than the current epoch, {current}");
+        return Err(damaged(dir.join(ACCEPTED), what));
+    }
+    Ok(Epochs { accepted, current })
+}
+
+/// Makes both durable.
+pub fn save(dir: &Path, epochs: Epochs) -> Result<(), StorageError> {
+    write(&dir.join(ACCEPTED), epochs.accepted)?;
+    sync_dir(dir)?;
+    write(&dir.join(CURRENT), epochs.current)?;
+    sync_dir(dir)
+}
+
+fn read(path: &Path) -> Result<Option<Epoch>, StorageError> {
+    match fs::read_to_string(path) {
+        Ok(text) => match text.trim().parse::<u32>() {
+            Ok(epoch) => Ok(Some(Epoch(epoch))),
+            Err(error) => Err(damaged(path.to_owned(), format!("{text:?} is no epoch: {error}"))),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StorageError::Io { operation: "read", path: path.to_owned(), source }),
+    }
+}
+
+fn write(path: &Path, epoch: Epoch) -> Result<(), StorageError> {
+    if read(path).ok().flatten() == Some(epoch) {
+        return Ok(());
+    }
+    let temp = path.with_extension(TEMP_SUFFIX);
+    let written = File::create(&temp).and_then(|mut file| {
+        file.write_all(epoch.0.to_string().as_bytes())?;
+        file.sync_all()
+    });
+    written.map_err(StorageError::io("write", &temp))?;
+    fs::rename(&temp, path).map_err(StorageError::io("rename to its final name", &temp))
+}
+
+fn damaged(path: PathBuf, what: String) -> StorageError {
+    StorageError::Damaged {
+        path,
+        offset: 0,
+        what,
+        remedy:
+            "Restore the data directory as a whole, or move version-2 away: the server then copies the data from the \
+                 leader"
+                .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::testing::TempDir;
+
+    const LAST: Zxid = Zxid(3 << 32 | 7);
+
+    #[test]
+    fn what_is_saved_is_loaded_and_readable_for_apache() {
+        let dir = TempDir::new("epoch-saved");
+        let epochs = Epochs { accepted: Epoch(5), current: Epoch(4) };
+        save(dir.path(), epochs).unwrap();
+        assert_eq!(load(dir.path(), LAST).unwrap(), epochs);
+        assert_eq!(fs::read(dir.path().join(ACCEPTED)).unwrap(), b"5");
+        assert_eq!(dir.names(), [ACCEPTED, CURRENT]);
+    }
+
+    #[test]
+    fn files_that_are_not_there_say_what_the_log_says() {
+        let dir = TempDir::new("epoch-absent");
+        assert_eq!(load(dir.path(), LAST).unwrap(), Epochs { accepted: Epoch(3), current: Epoch(3) });
+        assert_eq!(load(dir.path(), Zxid::ZERO).unwrap(), Epochs::default());
+    }
+
+    #[test]
+    fn epochs_that_contradict_the_log_or_each_other_are_refused() {
+        let dir = TempDir::new("epoch-contradiction");
+        let put = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        put(CURRENT, "2");
+        assert!(load(dir.path(), LAST).unwrap_err().to_string().contains("is older than the last zxid"));
+        put("currentEpoch.tmp", "3");
+        put(ACCEPTED, "3");
+        assert_eq!(load(dir.path(), LAST).unwrap().current, Epoch(3), "a crash before the rename");
+        put(CURRENT, "4");
+        assert!(load(dir.path(), LAST).unwrap_err().to_string().contains("is less than the current epoch"));
+        put(ACCEPTED, "four");
+        assert!(load(dir.path(), LAST).unwrap_err().to_string().contains("is no epoch"));
+    }
+}
