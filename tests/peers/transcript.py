@@ -1,9 +1,11 @@
 """Plays transcripts of ZooKeeper's command lines against a running server and compares what they print.
 
     transcript.py zkcli --class-path PATH [--rewrite] HOST:PORT TRANSCRIPT...
+    transcript.py ringkeeper --program PATH [--rewrite] HOST:PORT TRANSCRIPT...
     transcript.py cli_mt [--rewrite] HOST:PORT TRANSCRIPT...
 
-zkcli is the command line of Apache's Java client, cli_mt that of the C client.
+zkcli is the command line of Apache's Java client, cli_mt that of the C client; ringkeeper is our
+own shell, which is to print what zkcli prints.
 
 A transcript is text, read line by line:
 
@@ -84,6 +86,19 @@ class ZkCli:
         if re.fullmatch(r"\[.*\]", line):
             line = "[" + ", ".join(sorted(line[1:-1].split(", "))) + "]"
         return line.rstrip()
+
+
+class RingkeeperCli(ZkCli):
+    """Our own shell. Its log goes to standard error, where it would get between the lines."""
+
+    def __init__(self, program):
+        self._program = ["env", "RINGKEEPER_CLI_LOG=off", program]
+
+    def session(self, server):
+        return self._program + ["-server", server]
+
+    def once(self, server, text):
+        return self._program + ["-server", server] + text.split()
 
 
 class CliMt:
@@ -356,13 +371,16 @@ def play_file(path, tool, server, rewrite):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("tool", choices=["zkcli", "cli_mt"])
+    parser.add_argument("tool", choices=["zkcli", "ringkeeper", "cli_mt"])
     parser.add_argument("--class-path")
+    parser.add_argument("--program")
     parser.add_argument("--rewrite", action="store_true")
     parser.add_argument("server")
     parser.add_argument("transcripts", nargs="+")
     options = parser.parse_args()
-    tool = ZkCli(options.class_path) if options.tool == "zkcli" else CliMt()
+    tools = {"zkcli": lambda: ZkCli(options.class_path), "ringkeeper": lambda: RingkeeperCli(options.program),
+             "cli_mt": CliMt}
+    tool = tools[options.tool]()
 
     failed = 0
     for path in options.transcripts:
