@@ -37,7 +37,7 @@ fn znodes(data_tree: &DataTree) -> BTreeMap<String, (Option<Vec<u8>>, AclList, M
     let mut found = BTreeMap::new();
     let mut walk = data_tree.tree().walk();
     while let Some((path, znode)) = walk.next() {
-        let value = (znode.data().map(<[u8]>::to_vec), znode.acl.clone(), znode.meta);
+        let value = (znode.data().map(<[u8]>::to_vec), znode.acl().clone(), znode.meta());
         found.insert(String::from_utf8(path.to_vec()).unwrap(), value);
     }
     found
@@ -70,7 +70,7 @@ fn dump(data_tree: &DataTree) -> String {
         ]
         .map(|field| field.to_string())
         .join(" ");
-        let acl = match znode.acl.entries() {
+        let acl = match znode.acl().entries() {
             None => "31:world:anyone".to_owned(),
             Some(entries) => {
                 let entry =

@@ -115,12 +115,12 @@ fn after<'a>(paths: &'a BTreeSet<Arc<str>>, last: Option<&Arc<str>>) -> Option<&
 /// A container that had children, or never had any for long enough; a znode unchanged for longer than its time to live.
 /// Neither goes while it has children.
 fn is_due(node: &Znode, tree: &DataTree, wall: WallMs, never_used_ms: i64) -> bool {
-    let unchanged_ms = wall.0.saturating_sub(node.meta.mtime.0);
+    let unchanged_ms = wall.0.saturating_sub(node.meta().mtime.0);
     node.child_count() == 0
-        && match node.meta.owner.kind(tree.extended_types()) {
+        && match node.meta().owner.kind(tree.extended_types()) {
             OwnerKind::Container => {
                 // A container that was just made must live to get its first child.
-                node.meta.cversion > 0 || (never_used_ms != 0 && unchanged_ms > never_used_ms)
+                node.meta().cversion > 0 || (never_used_ms != 0 && unchanged_ms > never_used_ms)
             }
             OwnerKind::Ttl(ttl_ms) => ttl_ms != 0 && unchanged_ms > ttl_ms,
             OwnerKind::None | OwnerKind::Session(_) => false,

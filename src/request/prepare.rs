@@ -30,7 +30,7 @@ pub struct Rules {
 impl Rules {
     /// Passes who may do `perm`, everybody under `skipACL`.
     pub fn check_acl(&self, node: &Znode, perm: i32, ids: &[Id]) -> Result<(), ErrorCode> {
-        if self.skip_acl { Ok(()) } else { acl::check(&node.acl, perm, ids) }
+        if self.skip_acl { Ok(()) } else { acl::check(node.acl(), perm, ids) }
     }
 
     fn check_quota(
@@ -65,7 +65,7 @@ pub fn prepare(head: &DataTree, op: &WriteOp, ids: &[Id], rules: &Rules) -> Resu
                     _ => CreateKind::Plain { ephemeral: mode.is_ephemeral() },
                 },
                 with_stat: *op != OpCode::Create,
-                parent_cversion: parent.meta.cversion.wrapping_add(1),
+                parent_cversion: parent.meta().cversion.wrapping_add(1),
             })
         }
         WriteOp::Delete { path, version } => {
@@ -73,7 +73,7 @@ pub fn prepare(head: &DataTree, op: &WriteOp, ids: &[Id], rules: &Rules) -> Resu
             let (parent, node) = parent_and_node(head, path)?;
             rules.check_acl(parent, perms::DELETE, ids)?;
             let node = node.ok_or(ErrorCode::NoNode)?;
-            check_version(*version, node.meta.version)?;
+            check_version(*version, node.meta().version)?;
             if node.child_count() > 0 {
                 return Err(ErrorCode::NotEmpty);
             }
@@ -83,7 +83,7 @@ pub fn prepare(head: &DataTree, op: &WriteOp, ids: &[Id], rules: &Rules) -> Resu
             let node = valid_node(head, path)?;
             rules.check_acl(node, perms::WRITE, ids)?;
             rules.check_quota(head, path, Some(node.data_len()), data.as_ref())?;
-            let version = check_version(*version, node.meta.version)?;
+            let version = check_version(*version, node.meta().version)?;
             Ok(Txn::SetData { path: Arc::clone(path), data: data.clone(), version })
         }
         WriteOp::SetAcl { path, acl, version } => {
@@ -91,15 +91,15 @@ pub fn prepare(head: &DataTree, op: &WriteOp, ids: &[Id], rules: &Rules) -> Resu
             let acl = fix_up_acl(acl.as_ref(), ids, rules)?;
             let node = head.tree().get(path).ok_or(ErrorCode::NoNode)?;
             rules.check_acl(node, perms::ADMIN, ids)?;
-            let version = check_version(*version, node.meta.aversion)?;
+            let version = check_version(*version, node.meta().aversion)?;
             Ok(Txn::SetAcl { path: Arc::clone(path), acl, version })
         }
         WriteOp::Check { path, version } => {
             let node = valid_node(head, path)?;
             rules.check_acl(node, perms::READ, ids)?;
-            check_version(*version, node.meta.version)?;
+            check_version(*version, node.meta().version)?;
             // Apache logs the version after the one that was found; nothing reads it.
-            Ok(Txn::Check { path: Arc::clone(path), version: node.meta.version.wrapping_add(1) })
+            Ok(Txn::Check { path: Arc::clone(path), version: node.meta().version.wrapping_add(1) })
         }
         // A server by itself has no members to change.
         WriteOp::Reconfig if rules.reconfig => Err(ErrorCode::Unimplemented),
@@ -152,7 +152,7 @@ fn prepare_create<'a>(
     rules.check_acl(parent, perms::CREATE, ids)?;
     let path = if mode.is_sequential() {
         // A minus sign counts as one of the ten characters, as in Java's %010d.
-        format!("{asked}{:010}", parent.meta.cversion).into()
+        format!("{asked}{:010}", parent.meta().cversion).into()
     } else {
         Arc::clone(asked)
     };

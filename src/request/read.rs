@@ -78,8 +78,8 @@ impl Reader<'_> {
                 let node = self.tree.get(path).ok_or(ErrorCode::NoNode)?;
                 self.rules.check_acl(node, perms::READ | perms::ADMIN, self.ids)?;
                 match self.rules.check_acl(node, perms::ADMIN, self.ids) {
-                    Ok(()) => node.acl.encode(out),
-                    Err(_) => masked(&node.acl).encode(out),
+                    Ok(()) => node.acl().encode(out),
+                    Err(_) => masked(node.acl()).encode(out),
                 }
                 node.stat().encode(out);
             }
@@ -138,7 +138,7 @@ impl Reader<'_> {
         for path in &asked.data {
             match tree.get(path) {
                 None => tell(EventType::NodeDeleted, path),
-                Some(node) if node.meta.mzxid > seen => tell(EventType::NodeDataChanged, path),
+                Some(node) if node.meta().mzxid > seen => tell(EventType::NodeDataChanged, path),
                 Some(_) => self.watches.watch_data(path, self.slot),
             }
         }
@@ -157,7 +157,7 @@ impl Reader<'_> {
         for path in &asked.child {
             match tree.get(path) {
                 None => tell(EventType::NodeDeleted, path),
-                Some(node) if node.meta.pzxid > seen => tell(EventType::NodeChildrenChanged, path),
+                Some(node) if node.meta().pzxid > seen => tell(EventType::NodeChildrenChanged, path),
                 Some(_) => self.watches.watch_children(path, self.slot),
             }
         }

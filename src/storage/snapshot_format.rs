@@ -188,11 +188,11 @@ impl<'a> Encoder<'a> {
 }
 
 fn put_znode(out: &mut Vec<u8>, path: &[u8], znode: &Znode, acl_ids: &BTreeMap<&AclList, i64>) {
-    let acl_id = match znode.acl.is_open() {
+    let acl_id = match znode.acl().is_open() {
         true => OPEN_ACL_ID,
-        false => *acl_ids.get(&znode.acl).expect("the source's table holds every ACL of its tree"),
+        false => *acl_ids.get(znode.acl()).expect("the source's table holds every ACL of its tree"),
     };
-    let Meta { czxid, mzxid, pzxid, ctime, mtime, owner, version, cversion, aversion } = znode.meta;
+    let Meta { czxid, mzxid, pzxid, ctime, mtime, owner, version, cversion, aversion } = znode.meta();
     let mut stat = [0; STAT_BYTES];
     stat[0..8].copy_from_slice(&czxid.0.to_be_bytes());
     stat[8..16].copy_from_slice(&mzxid.0.to_be_bytes());

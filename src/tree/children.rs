@@ -5,7 +5,8 @@
 //! whole tree costs one clone to keep, readers never wait for the writer, and a writer that nobody watches
 //! pays for no copies.
 //!
-//! Znodes stand in the leaves themselves, without an allocation of their own. Leaves are small because a
+//! What a leaf has of a znode is small and holds what is looked at on the way to another one: the hash of its name and
+//! its children. The rest is one allocation for each znode. Leaves are small because a
 //! leaf is the unit of copying, and because most parents have few children.
 
 use std::hash::Hasher;
@@ -15,8 +16,8 @@ use siphasher::sip::SipHasher13;
 
 use super::node::Znode;
 
-/// Most znodes in a leaf, but for siblings whose names hash alike. Eight of them fill an allocation of 896 bytes, a size
-/// that allocators have, without waste.
+/// Most znodes in a leaf, but for siblings whose names hash alike. A change of one copies the leaf if another version sees it,
+/// and with it counts a further holder of each znode in it, which touches the memory of each.
 const LEAF_MAX: usize = 8;
 /// Most subtrees of an inner node.
 const INNER_MAX: usize = 32;
@@ -95,36 +96,35 @@ impl Children {
 
     /// A map of these children, given in any order: full nodes, and many times faster than inserting them one
     /// by one. The error is a name that occurs twice.
-    pub(super) fn build(znodes: Vec<Znode>) -> Result<Children, Vec<u8>> {
+    pub(super) fn build(mut znodes: Vec<Znode>) -> Result<Children, Vec<u8>> {
         let count = znodes.len();
         assert!(u32::try_from(count).is_ok(), "more children than a count of 32 bits");
-        let mut order: Vec<u64> =
-            znodes.iter().enumerate().map(|(i, znode)| u64::from(znode.name_hash) << 32 | i as u64).collect();
-        order.sort_unstable();
-        let hash = |at: usize| (order[at] >> 32) as u32;
-        for run in order.chunk_by(|a, b| a >> 32 == b >> 32).filter(|run| run.len() > 1) {
-            let mut names: Vec<&[u8]> = run.iter().map(|key| znodes[*key as u32 as usize].name()).collect();
+        znodes.sort_unstable_by_key(|znode| znode.name_hash);
+        for run in znodes.chunk_by(|a, b| a.name_hash == b.name_hash).filter(|run| run.len() > 1) {
+            let mut names: Vec<&[u8]> = run.iter().map(Znode::name).collect();
             names.sort_unstable();
             if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
                 return Err(twice[0].to_vec());
             }
         }
 
-        let mut znodes: Vec<Option<Znode>> = znodes.into_iter().map(Some).collect();
         let leaves = count.div_ceil(LEAF_MAX);
         let mut level: Vec<(u32, Arc<Node>)> = Vec::with_capacity(leaves);
+        let mut left = znodes.into_iter();
         let mut start = 0;
         for leaf in 1..=leaves {
-            let mut end = start.max(leaf * count / leaves);
+            let end = leaf * count / leaves;
+            let mut len = end.saturating_sub(start);
             // Names that hash alike stay in one leaf.
-            while start < end && end < count && hash(end) == hash(end - 1) {
-                end += 1;
+            while let Some([last, next, ..]) = len.checked_sub(1).and_then(|last| left.as_slice().get(last..))
+                && last.name_hash == next.name_hash
+            {
+                len += 1;
             }
-            let take = |key: &u64| znodes[*key as u32 as usize].take().expect("each key is used once");
-            if start < end {
-                level.push((hash(start), Arc::new(Node::Leaf(order[start..end].iter().map(take).collect()))));
+            if let Some(first) = left.as_slice()[..len].first() {
+                level.push((first.name_hash, Arc::new(Node::Leaf(left.by_ref().take(len).collect()))));
             }
-            start = end;
+            start += len;
         }
         while level.len() > 1 {
             let (count, groups) = (level.len(), level.len().div_ceil(INNER_MAX));
@@ -431,12 +431,12 @@ mod tests {
                         }
                     }
                     1 => {
-                        let removed = children.remove(name.as_bytes()).map(|z| z.meta.version);
+                        let removed = children.remove(name.as_bytes()).map(|z| z.meta().version);
                         prop_assert_eq!(removed, model.remove(&name));
                     }
                     _ => {
                         if let Some(z) = children.get_mut(name.as_bytes()) {
-                            z.meta.version = value;
+                            z.set_meta(Meta { version: value, ..z.meta() });
                             model.insert(name, value);
                         }
                     }
@@ -451,7 +451,7 @@ mod tests {
                 prop_assert_eq!(children.len(), model.len());
                 let seen: BTreeMap<String, i32> = children
                     .iter()
-                    .map(|z| (String::from_utf8(z.name().to_vec()).unwrap(), z.meta.version))
+                    .map(|z| (String::from_utf8(z.name().to_vec()).unwrap(), z.meta().version))
                     .collect();
                 prop_assert_eq!(seen, model);
             }

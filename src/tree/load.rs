@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_snapshot_from_before_there_was_a_config_gets_one() {
         let data_tree = load(&["", "/zookeeper", "/zookeeper/quota"]).unwrap();
-        assert_eq!(data_tree.tree().get(CONFIG).unwrap().acl, AclList::read_only());
+        assert_eq!(data_tree.tree().get(CONFIG).unwrap().acl().clone(), AclList::read_only());
         assert!(load(&["", "/a"]).unwrap().tree().get(CONFIG).is_none());
     }
 }

@@ -12,6 +12,7 @@ pub mod acl;
 mod children;
 mod load;
 mod node;
+mod packed;
 pub mod path;
 mod quota;
 mod walk;
@@ -318,7 +319,7 @@ impl DataTree {
             self.unindex(&change.path, OwnerKind::Container);
             self.unindex(&change.path, OwnerKind::Ttl(0));
             self.unindex(&change.path, OwnerKind::Session(session));
-            if let Some(owner) = self.tree.get(&change.path).map(|node| node.meta.owner) {
+            if let Some(owner) = self.tree.get(&change.path).map(|node| node.meta().owner) {
                 self.index(&change.path, owner);
             }
             self.quotas.changed(&change.path, &self.tree);
@@ -369,8 +370,7 @@ impl DataTree {
                 let acl = self.acls.intern(acl);
                 self.tree
                     .edit(path, |node| {
-                        node.acl = acl;
-                        node.meta.aversion = *version;
+                        node.set_acl(acl, Meta { aversion: *version, ..node.meta() });
                         node.stat()
                     })
                     .map(Outcome::Stat)
@@ -401,21 +401,21 @@ impl DataTree {
         // A snapshot that was taken while writes went on may hold later changes of the parent already:
         // its count and pzxid must not move back.
         let parent_cversion =
-            if parent_cversion == -1 { parent.meta.cversion.wrapping_add(1) } else { parent_cversion };
+            if parent_cversion == -1 { parent.meta().cversion.wrapping_add(1) } else { parent_cversion };
         let advance = |parent: &mut Znode| {
-            if parent_cversion > parent.meta.cversion {
-                parent.meta.cversion = parent_cversion;
-                parent.meta.pzxid = header.zxid;
+            let meta = parent.meta();
+            if parent_cversion > meta.cversion {
+                parent.set_meta(Meta { cversion: parent_cversion, pzxid: header.zxid, ..meta });
             }
         };
         if parent.child(name).is_some() {
-            self.tree.edit(path, |node| node.acl = acl);
+            self.tree.edit(path, |node| node.set_acl(acl, node.meta()));
             if fix_parent_if_exists {
                 self.tree.edit(parent_path, advance);
             }
             return Err(ErrorCode::NodeExists);
         }
-        let parent_acl = parent.acl.clone();
+        let parent_acl = parent.acl().clone();
         let mut node = Znode::new(name, data, acl.clone(), Meta::created(header.zxid, header.time, owner));
         if matches!(owner.kind(self.types), OwnerKind::Ttl(_)) {
             node.mark_ttl();
@@ -434,18 +434,19 @@ impl DataTree {
         let mut parent_acl = AclList::OPEN;
         // The parent's pzxid moves even where the znode has gone already (see `create`).
         let removed = self.tree.unlink(parent_path, path, name, |parent| {
-            parent_acl = parent.acl.clone();
-            parent.meta.pzxid = parent.meta.pzxid.max(zxid);
+            parent_acl = parent.acl().clone();
+            let meta = parent.meta();
+            parent.set_meta(Meta { pzxid: meta.pzxid.max(zxid), ..meta });
         });
         let removed = removed.ok_or(ErrorCode::NoNode)?;
-        self.unindex(path, removed.meta.owner.kind(self.types));
+        self.unindex(path, removed.meta().owner.kind(self.types));
         self.forget_below(path, &removed);
         self.quotas.changed(path, &self.tree);
         self.quotas.count(&mut self.tree, path, -1, -(removed.data_len() as i64));
         changes.push(Change {
             kind: ChangeKind::Deleted,
             path: Arc::clone(path),
-            acl: removed.acl.clone(),
+            acl: removed.acl().clone(),
             parent_acl,
         });
         Ok(())
@@ -462,7 +463,7 @@ impl DataTree {
             self.tree.data_bytes -= (path.len() + znode.data_len()) as u64;
             self.tree.digest = self.tree.digest.wrapping_sub(znode.digest.into());
             let path: Arc<str> = String::from_utf8_lossy(path).into();
-            self.unindex(&path, znode.meta.owner.kind(self.types));
+            self.unindex(&path, znode.meta().owner.kind(self.types));
             self.quotas.changed(&path, &self.tree);
         }
     }
@@ -479,11 +480,8 @@ impl DataTree {
             .tree
             .edit(path, |node| {
                 let before = node.data_len() as i64;
-                node.set_data(data);
-                node.meta.version = version;
-                node.meta.mzxid = header.zxid;
-                node.meta.mtime = header.time;
-                (node.stat(), node.acl.clone(), node.data_len() as i64 - before)
+                node.set_data(data, Meta { version, mzxid: header.zxid, mtime: header.time, ..node.meta() });
+                (node.stat(), node.acl().clone(), node.data_len() as i64 - before)
             })
             .ok_or(ErrorCode::NoNode)?;
         self.quotas.count(&mut self.tree, path, 0, grown);

@@ -1,8 +1,9 @@
-//! One znode, laid out to be small: 112 bytes in its parent's leaf and one allocation for name and data.
+//! One znode, laid out to be small: 32 bytes in its parent's leaf and one allocation for all the rest.
 
-use std::sync::Arc;
+use triomphe::{Arc, ThinArc};
 
 use super::children::Children;
+use super::packed::{self, Head, Parts};
 use crate::proto::client::{AclList, Stat};
 use crate::types::{SessionId, WallMs, Zxid};
 
@@ -111,66 +112,88 @@ impl Meta {
 }
 
 /// A znode with everything below it. Cloning shares all of that; changing a clone copies what changes.
+///
+/// It is 32 bytes in its parent's leaf and one allocation, which holds what [`super::packed`] describes. A change of
+/// metadata is made in place where no other version sees the znode and the length stays the same, and otherwise by
+/// making that allocation anew, data included.
 #[derive(Clone)]
 pub struct Znode {
-    /// Stored metadata.
-    pub meta: Meta,
-    /// Who may do what.
-    pub acl: AclList,
     pub(super) children: Children,
-    /// The name, then the data.
-    payload: Arc<[u8]>,
-    /// Bytes of the name, and two bits: [`NULL_DATA`] and [`IS_TTL`].
-    name_len: u32,
+    body: ThinArc<AclList, u8>,
     /// Where the name sorts among its siblings.
     pub(super) name_hash: u32,
     /// This znode's share of the tree's digest, 0 where it does not count.
     pub(super) digest: u32,
     /// How many znodes are below this one, at any depth.
     pub(super) descendants: u32,
+    /// Whether the owner is a time to live. Kept here because only the tree knows whether extended types are on.
+    is_ttl: bool,
 }
-
-/// The data is null rather than empty.
-const NULL_DATA: u32 = 1 << 31;
-/// The owner is a time to live. Kept here because only the tree knows whether extended types are on.
-const IS_TTL: u32 = 1 << 30;
 
 impl Znode {
     /// A znode without children. `name` is without slashes; the root's is empty.
     pub fn new(name: &str, data: Option<&[u8]>, acl: AclList, meta: Meta) -> Znode {
-        let mut znode = Znode {
-            meta,
-            acl,
+        Znode {
             children: Children::EMPTY,
-            payload: Arc::new([]),
-            name_len: 0,
+            body: body(&meta, name.as_bytes(), data, acl),
             name_hash: Children::hash(name.as_bytes()),
             digest: 0,
             descendants: 0,
-        };
-        znode.set_payload(name.as_bytes(), data);
-        znode
+            is_ttl: false,
+        }
     }
 
     /// The last component of the path.
     pub fn name(&self) -> &[u8] {
-        &self.payload[..self.name_bytes()]
+        let Parts { name, data, .. } = self.parts();
+        &self.body.slice[name..data]
     }
 
     /// The data; null and empty are different.
     pub fn data(&self) -> Option<&[u8]> {
-        (self.name_len & NULL_DATA == 0).then(|| &self.payload[self.name_bytes()..])
+        let Parts { meta, data, .. } = self.parts();
+        (!packed::data_is_null(&self.body.slice[meta..])).then(|| &self.body.slice[data..])
     }
 
     /// Bytes of data, 0 for null.
     pub fn data_len(&self) -> usize {
-        self.payload.len() - self.name_bytes()
+        self.body.slice.len() - self.parts().data
     }
 
-    /// Replaces the data.
-    pub fn set_data(&mut self, data: Option<&[u8]>) {
-        let old = Arc::clone(&self.payload);
-        self.set_payload(&old[..self.name_bytes()], data);
+    /// Who may do what.
+    pub fn acl(&self) -> &AclList {
+        &self.body.header.header
+    }
+
+    /// Stored metadata.
+    pub fn meta(&self) -> Meta {
+        packed::meta(&self.body.slice[self.parts().meta..])
+    }
+
+    /// Replaces the metadata.
+    pub fn set_meta(&mut self, meta: Meta) {
+        let Parts { name, data, .. } = self.parts();
+        let head = Head::new(&meta, data - name, self.data().is_none());
+        let is_done = self.body.with_arc_mut(|body| match Arc::get_mut(body) {
+            Some(own) if head.as_bytes().len() == name => {
+                own.slice_mut()[..name].copy_from_slice(head.as_bytes());
+                true
+            }
+            _ => false,
+        });
+        if !is_done {
+            self.body = body(&meta, self.name(), self.data(), self.acl().clone());
+        }
+    }
+
+    /// Replaces data and metadata.
+    pub fn set_data(&mut self, data: Option<&[u8]>, meta: Meta) {
+        self.body = body(&meta, self.name(), data, self.acl().clone());
+    }
+
+    /// Replaces ACL and metadata.
+    pub fn set_acl(&mut self, acl: AclList, meta: Meta) {
+        self.body = body(&meta, self.name(), self.data(), acl);
     }
 
     /// Number of children.
@@ -195,17 +218,17 @@ impl Znode {
 
     /// Whether the znode goes with a session.
     pub fn is_ephemeral(&self) -> bool {
-        self.name_len & IS_TTL == 0 && matches!(self.meta.owner.kind(ExtendedTypes::Off), OwnerKind::Session(_))
+        !self.is_ttl && matches!(self.meta().owner.kind(ExtendedTypes::Off), OwnerKind::Session(_))
     }
 
     /// Notes that the owner is a time to live.
     pub(super) fn mark_ttl(&mut self) {
-        self.name_len |= IS_TTL;
+        self.is_ttl = true;
     }
 
     /// What clients see (`DataNode.copyStat`).
     pub fn stat(&self) -> Stat {
-        let Meta { czxid, mzxid, pzxid, ctime, mtime, owner, version, cversion, aversion } = self.meta;
+        let Meta { czxid, mzxid, pzxid, ctime, mtime, owner, version, cversion, aversion } = self.meta();
         let num_children = self.child_count() as i32;
         Stat {
             czxid: czxid.0,
@@ -231,7 +254,7 @@ impl Znode {
         let mut crc = crc32fast::Hasher::new();
         crc.update(if path == "/" { b"" } else { path.as_bytes() });
         crc.update(self.data().unwrap_or_default());
-        let m = &self.meta;
+        let m = self.meta();
         let mut b = [0u8; 60];
         b[0..8].copy_from_slice(&m.czxid.0.to_be_bytes());
         b[8..16].copy_from_slice(&m.mzxid.0.to_be_bytes());
@@ -246,20 +269,19 @@ impl Znode {
         crc.finalize()
     }
 
-    fn name_bytes(&self) -> usize {
-        (self.name_len & !(NULL_DATA | IS_TTL)) as usize
+    fn parts(&self) -> Parts {
+        Parts::of(&self.body.slice)
     }
+}
 
-    fn set_payload(&mut self, name: &[u8], data: Option<&[u8]>) {
-        let bytes = data.unwrap_or_default();
-        let mut payload: Arc<[u8]> = std::iter::repeat_n(0, name.len() + bytes.len()).collect();
-        let filled = Arc::get_mut(&mut payload).expect("nobody else has seen the new payload");
-        filled[..name.len()].copy_from_slice(name);
-        filled[name.len()..].copy_from_slice(bytes);
-        self.payload = payload;
-        let null = if data.is_none() { NULL_DATA } else { 0 };
-        self.name_len = name.len() as u32 | null | (self.name_len & IS_TTL);
-    }
+fn body(meta: &Meta, name: &[u8], data: Option<&[u8]>, acl: AclList) -> ThinArc<AclList, u8> {
+    let (head, data_bytes) = (Head::new(meta, name.len(), data.is_none()), data.unwrap_or_default());
+    let head = head.as_bytes();
+    let mut bytes = Vec::with_capacity(head.len() + name.len() + data_bytes.len());
+    bytes.extend_from_slice(head);
+    bytes.extend_from_slice(name);
+    bytes.extend_from_slice(data_bytes);
+    ThinArc::from_header_and_slice(acl, &bytes)
 }
 
 /// A path may be as deep as a frame is long, deeper than the stack; so znodes below the one that is
@@ -278,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_znode_stays_within_its_budget() {
-        assert_eq!(size_of::<Znode>(), 112);
+        assert_eq!(size_of::<Znode>(), 32);
     }
 
     #[test]
@@ -304,10 +326,27 @@ mod tests {
         let meta = Meta::created(Zxid(1), WallMs(2), Owner::NONE);
         let mut znode = Znode::new("a", None, AclList::OPEN, meta);
         assert_eq!((znode.data(), znode.data_len(), znode.name()), (None, 0, &b"a"[..]));
-        znode.set_data(Some(b""));
+        znode.set_data(Some(b""), meta);
         assert_eq!((znode.data(), znode.data_len()), (Some(&b""[..]), 0));
-        znode.set_data(Some(b"xyz"));
+        znode.set_data(Some(b"xyz"), meta);
         assert_eq!((znode.data(), znode.name()), (Some(&b"xyz"[..]), &b"a"[..]));
+    }
+
+    #[test]
+    fn a_change_of_metadata_leaves_the_rest_and_other_versions_alone() {
+        let created = Meta::created(Zxid(1), WallMs(2), Owner::NONE);
+        let mut znode = Znode::new("name", Some(b"data"), AclList::read_only(), created);
+        // The second one has a field more, the others are of the same length.
+        for (cversion, is_shared) in [(0, false), (1, false), (2, false), (3, true)] {
+            let changed = Meta { cversion, pzxid: Zxid(1 + i64::from(cversion)), ..created };
+            let (before, address) = (znode.meta(), znode.body.ptr());
+            let shared = is_shared.then(|| znode.clone());
+            znode.set_meta(changed);
+            assert_eq!((znode.meta(), znode.name(), znode.data()), (changed, &b"name"[..], Some(&b"data"[..])));
+            assert_eq!(*znode.acl(), AclList::read_only());
+            assert_eq!(shared.as_ref().map_or(before, Znode::meta), before);
+            assert_eq!(znode.body.ptr() == address, matches!(cversion, 0 | 2), "changed in place: {cversion}");
+        }
     }
 
     #[test]

@@ -146,7 +146,7 @@ fn field(text: &str, key: &str) -> i64 {
 
 fn write(tree: &mut Tree, quota_path: &str, znodes: i64, bytes: i64) {
     let text = format!("count={znodes},bytes={bytes}");
-    tree.edit(&stats_path(quota_path), |stats| stats.set_data(Some(text.as_bytes())));
+    tree.edit(&stats_path(quota_path), |stats| stats.set_data(Some(text.as_bytes()), stats.meta()));
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ fn assert_same(a: &DataTree, b: &DataTree) {
         let mut all = BTreeMap::new();
         let mut walk = data_tree.tree().walk();
         while let Some((path, znode)) = walk.next() {
-            let value = (znode.data().map(<[u8]>::to_vec), znode.acl.clone(), znode.meta, znode.stat());
+            let value = (znode.data().map(<[u8]>::to_vec), znode.acl().clone(), znode.meta(), znode.stat());
             all.insert(String::from_utf8(path.to_vec()).unwrap(), value);
         }
         all
@@ -182,7 +182,7 @@ fn a_znode_whose_acl_is_not_in_the_table_is_closed_until_its_replay() {
     bytes.put_string(END);
     let decoded = decode(&bytes, data_tree.tree().zxid()).unwrap();
     assert_eq!(decoded.unknown_acls, 3);
-    let closed = &decoded.data_tree.tree().get("/a/b").unwrap().acl;
+    let closed = decoded.data_tree.tree().get("/a/b").unwrap().acl();
     let anybody = [Id::new("digest", "u2:hash")];
     assert!(crate::tree::acl::check(closed, perms::READ, &anybody).is_err());
 }
@@ -233,7 +233,7 @@ fn prepare(data_tree: &DataTree, session: SessionId, request: Txn) -> Txn {
             let parent = tree.get(crate::tree::path::split(&path).unwrap().0);
             match parent.filter(|parent| !parent.is_ephemeral() && tree.get(&path).is_none()) {
                 Some(parent) => {
-                    let parent_cversion = parent.meta.cversion + 1;
+                    let parent_cversion = parent.meta().cversion + 1;
                     Txn::Create { path, data, acl, kind, with_stat, parent_cversion }
                 }
                 None => error,
@@ -241,11 +241,11 @@ fn prepare(data_tree: &DataTree, session: SessionId, request: Txn) -> Txn {
         }
         Txn::Delete { ref path, .. } if tree.get(path).is_none_or(|znode| znode.child_count() > 0) => error,
         Txn::SetData { path, data, .. } => match tree.get(&path) {
-            Some(znode) => Txn::SetData { version: znode.meta.version + 1, path, data },
+            Some(znode) => Txn::SetData { version: znode.meta().version + 1, path, data },
             None => error,
         },
         Txn::SetAcl { path, acl, .. } => match tree.get(&path) {
-            Some(znode) => Txn::SetAcl { version: znode.meta.aversion + 1, path, acl },
+            Some(znode) => Txn::SetAcl { version: znode.meta().aversion + 1, path, acl },
             None => error,
         },
         Txn::CreateSession { timeout_ms: 0 } => {
