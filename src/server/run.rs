@@ -54,6 +54,8 @@ pub enum RunError {
     Storage(StorageError),
     /// The kernel gives no io_uring, or too little of it.
     Ring(String),
+    /// The configuration is that of an ensemble.
+    Ensemble,
     /// The server stopped because it could not go on safely.
     Fatal(String),
 }
@@ -62,7 +64,7 @@ impl RunError {
     /// The exit code, Apache's where it has one.
     pub fn exit_code(&self) -> u8 {
         match self {
-            RunError::Placement(_) => 2,
+            RunError::Placement(_) | RunError::Ensemble => 2,
             RunError::Start(_) => config::StartError::EXIT_CODE,
             _ => 1,
         }
@@ -80,6 +82,9 @@ impl fmt::Display for RunError {
             }
             RunError::Storage(error) => write!(f, "{error}"),
             RunError::Ring(what) => write!(f, "{what}"),
+            RunError::Ensemble => {
+                f.write_str("an ensemble needs a release with quorum support; this one runs standalone")
+            }
             RunError::Fatal(what) => write!(f, "Severe unrecoverable error, exiting: {what}"),
         }
     }
@@ -96,6 +101,9 @@ const HELPER_THREADS: usize = 3;
 
 /// Runs a server until it is told to stop. Returns in good order, or with the reason why not.
 pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<Stop>) -> Result<(), RunError> {
+    if config.ensemble.is_some() {
+        return Err(RunError::Ensemble);
+    }
     let cores = config::allowed_cores().map_err(|error| RunError::Ring(error.to_string()))?;
     let plan = placement::plan(&cores, &config.placement).map_err(RunError::Placement)?;
     tracing::info!("{plan}");

@@ -31,6 +31,8 @@ pub struct Key {
 pub enum Support {
     /// The value is used.
     Honoured,
+    /// The value is used by members of an ensemble. On a standalone server another value than the default is a warning.
+    InEnsemble,
     /// The value is checked and then has no effect, for the reason given. Another value than the default is a warning.
     NoEffect(&'static str),
     /// Start-up stops, for the reason given, because going on without the feature would be unsafe. Accepted are the
@@ -42,16 +44,22 @@ impl Support {
     /// `honoured`, `no effect` or `refused`, as the compatibility table prints it.
     pub fn word(&self) -> &'static str {
         match self {
-            Support::Honoured => "honoured",
+            Support::Honoured | Support::InEnsemble => "honoured",
             Support::NoEffect(_) => "no effect",
             Support::Refused(_) => "refused",
         }
+    }
+
+    /// Whether the value is used, be it by some servers only.
+    pub fn is_honoured(&self) -> bool {
+        matches!(self, Support::Honoured | Support::InEnsemble)
     }
 
     /// The reason, empty for an honoured key.
     pub fn why(&self) -> &'static str {
         match self {
             Support::Honoured => "",
+            Support::InEnsemble => "only members of an ensemble use it",
             Support::NoEffect(why) | Support::Refused(why) => why,
         }
     }
@@ -211,7 +219,7 @@ mod tests {
                 let checked = key.kind.check(key.name, key.default);
                 assert!(checked.is_ok(), "default of {}: {checked:?}", key.name);
             }
-            if key.support != Support::Honoured {
+            if !key.support.is_honoured() {
                 let why = key.support.why();
                 assert!(!why.is_empty(), "{}: {why:?}", key.name);
             }

@@ -12,7 +12,7 @@
 //!   error: `clientport` is never meant. So is an unknown key that begins with `ringkeeper.`.
 //! * Numbers and booleans are checked for every known key. Apache takes a bad one among its pass-through keys for the
 //!   default or for false.
-//! * A key whose feature is missing and whose absence would be unsafe (TLS, SASL, audit, an ensemble) is an error.
+//! * A key whose feature is missing and whose absence would be unsafe (TLS, SASL, audit) is an error.
 //! * `-Dzookeeper.…` in `SERVER_JVMFLAGS` and `JVMFLAGS` is read like a weaker line of the file.
 //!
 //! To add a key: a line in `keys/table.rs`, a field here, and the line in `resolve.rs` that fills it.
@@ -28,7 +28,7 @@ use crate::server::placement;
 use crate::tree::ExtendedTypes;
 
 pub mod data_dirs;
-mod ensemble;
+pub mod ensemble;
 pub mod environment;
 pub mod error;
 pub mod keys;
@@ -44,6 +44,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use data_dirs::{check_data_dirs, create_data_dirs};
+pub use ensemble::EnsembleConfig;
 pub use environment::{Environment, Flag, allowed_cores};
 pub use error::{ConfigError, DirKind, InvalidValue, Place, StartError, Warning};
 pub use outline::Outline;
@@ -69,14 +70,8 @@ pub struct Config {
     pub min_session_timeout: Duration,
     /// `maxSessionTimeout`, by default 20 ticks.
     pub max_session_timeout: Duration,
-    /// `initLimit` in ticks: time for a learner to connect and synchronize. Only ensembles need it.
-    pub init_limit: Option<u32>,
-    /// `syncLimit` in ticks: greatest lag of an ack. Only ensembles need it.
-    pub sync_limit: Option<u32>,
-    /// `peerType`. Only ensembles use it.
-    pub peer_type: PeerType,
-    /// `syncEnabled`: an observer keeps log and snapshots. Only ensembles use it.
-    pub sync_enabled: bool,
+    /// The ensemble that this server belongs to; `None` for a standalone server.
+    pub ensemble: Option<EnsembleConfig>,
     /// `maxClientCnxns`: connections from one address; `None` (0) is no limit.
     pub max_client_cnxns: Option<u32>,
     /// `maxCnxns`: connections in all; `None` (0) is no limit.
@@ -239,7 +234,8 @@ impl Config {
     /// Reads and checks the file. The environment adds what its JVM flags set.
     ///
     /// Errors: every variant of [`ConfigError`] but [`ConfigError::NotFound`]. Looks up the host name of
-    /// `clientPortAddress`; touches no other file.
+    /// `clientPortAddress`. In an ensemble it also reads `<dataDir>/myid`, the dynamic file that the configuration names,
+    /// and the one beside it that holds a proposed membership.
     ///
     /// Source: `QuorumPeerConfig.parse`.
     pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, ConfigError> {
@@ -252,7 +248,7 @@ impl Config {
         Ok(loaded)
     }
 
-    /// Checks a text as if it stood in `path`, with no environment.
+    /// Checks a text as if it stood in `path`, with no environment. Reads the same other files as [`Config::load`].
     pub fn parse(text: &[u8], path: &Path) -> Result<Loaded, ConfigError> {
         resolve::resolve(text, path, Vec::new())
     }

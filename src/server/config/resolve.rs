@@ -4,12 +4,13 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::ensemble::{self, ClientPart};
+use super::ensemble::{self, ClientPart, Membership};
 use super::environment::Flag;
 use super::error::{ConfigError, InvalidValue, Place};
 use super::keys::{self, Support};
 use super::settings::{Setting, Settings};
 use super::*;
+use crate::zab::quorum::Host;
 
 /// Default of `clientPortListenBacklog` and of both session timeouts in the file.
 const UNSET: i64 = -1;
@@ -29,14 +30,25 @@ const WORDS: [&str; 19] = [
 
 pub(super) fn resolve(text: &[u8], path: &Path, flags: Vec<Flag>) -> Result<Loaded, ConfigError> {
     let mut settings = Settings::read(text, path, flags)?;
-    let lone_client = ensemble::standalone(&mut settings)?;
+    let membership = ensemble::read(&mut settings)?;
     let data_dir = path_of(&mut settings, "dataDir").ok_or_else(|| ConfigError::Missing {
         place: Place::File(path.to_path_buf()),
         what: "dataDir is not set".to_string(),
         allowed: "dataDir=<directory>".to_string(),
     })?;
     let data_log_dir = path_of(&mut settings, "dataLogDir").unwrap_or_else(|| data_dir.clone());
-    let client_addr = client_addr(&settings, lone_client)?;
+    let tick_time = millis(&settings, "tickTime");
+    let (ensemble, client_part) = match membership {
+        Membership::Ensemble(lines) => {
+            let (ensemble, client_part) = ensemble::config(&mut settings, lines, &data_dir, tick_time)?;
+            (Some(ensemble), client_part)
+        }
+        Membership::Standalone(client_part) => {
+            settings.warn_of_ensemble_keys();
+            (None, client_part)
+        }
+    };
+    let client_addr = client_addr(&settings, client_part)?;
     let (min_session_ms, max_session_ms) = session_timeouts(&settings)?;
     let snapshot = snapshot(&mut settings);
     let four_letter_words = four_letter_words(&mut settings);
@@ -51,13 +63,10 @@ pub(super) fn resolve(text: &[u8], path: &Path, flags: Vec<Flag>) -> Result<Load
             UNSET => None,
             _ => Some(settings.number("clientPortListenBacklog")),
         },
-        tick_time: millis(&settings, "tickTime"),
+        tick_time,
         min_session_timeout: Duration::from_millis(min_session_ms.unsigned_abs()),
         max_session_timeout: Duration::from_millis(max_session_ms.unsigned_abs()),
-        init_limit: settings.set_number("initLimit"),
-        sync_limit: settings.set_number("syncLimit"),
-        peer_type: PeerType::from_word(settings.text("peerType")).expect("the table has its words"),
-        sync_enabled: settings.is_on("syncEnabled"),
+        ensemble,
         max_client_cnxns: settings.limit("maxClientCnxns"),
         max_cnxns: settings.limit("maxCnxns"),
         sessionless_timeout: millis(&settings, "nio.sessionlessCnxnTimeout"),
@@ -113,7 +122,7 @@ fn path_of(settings: &mut Settings, name: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-fn client_addr(settings: &Settings, lone: Option<ClientPart>) -> Result<Option<ClientAddr>, ConfigError> {
+fn client_addr(settings: &Settings, part: Option<ClientPart>) -> Result<Option<ClientAddr>, ConfigError> {
     let host = settings.set_text("clientPortAddress");
     let Some(port) = settings.set_int("clientPort") else {
         if host.is_some() {
@@ -123,28 +132,26 @@ fn client_addr(settings: &Settings, lone: Option<ClientPart>) -> Result<Option<C
                 allowed: "clientPort=<port>".to_string(),
             });
         }
-        let from_server_line = |part: ClientPart| {
-            let ip = match part.host.as_str() {
-                "0.0.0.0" | "::" => None,
-                host => Some(look_up(host, &part.place, &part.setting_key)?),
-            };
-            let port = part.port;
-            Ok(ClientAddr { ip, port })
+        let Some(ClientPart { address, key, place }) = part else { return Ok(None) };
+        let ip = match address.host.is_wildcard() {
+            true => None,
+            false => Some(look_up(address.host.as_str(), &place, &key)?),
         };
-        return lone.map(from_server_line).transpose();
+        return Ok(Some(ClientAddr { ip, port: address.port }));
     };
     let port = u16::try_from(port).expect("the kind's range fits the type");
     let ip = match host {
         None => None,
         Some(host) => Some(look_up(host, &settings.place("clientPortAddress"), "clientPortAddress")?),
     };
-    match lone {
+    match part {
         // Apache lets an address for every interface stand for any other with the same port.
-        Some(part) if part.port != port || ip.is_some_and(|ip| ip.to_string() != part.host) => {
-            let place = part.place;
+        Some(ClientPart { address, key, place })
+            if address.port != port || ip.is_some_and(|ip| Host::new(&ip.to_string()) != address.host) =>
+        {
             Err(InvalidValue {
-                key: part.setting_key,
-                value: format!("…;{}:{}", part.host, part.port),
+                key,
+                value: format!("…;{address}"),
                 what: format!(
                     "client address for this server in static config file is {}:{port}, \
                      different from the client address of the server line",
@@ -317,7 +324,7 @@ fn effective(settings: &Settings, config: &Config) -> Vec<Effective> {
     };
     let mut effective = Vec::new();
     for key in keys::all() {
-        if key.support != Support::Honoured {
+        if !key.support.is_honoured() {
             continue;
         }
         if key.family().is_some() {
@@ -328,7 +335,11 @@ fn effective(settings: &Settings, config: &Config) -> Vec<Effective> {
             }));
             continue;
         }
-        let (value, place) = match settings.get(key.name) {
+        let set = settings.get(key.name);
+        if key.support == Support::InEnsemble && set.is_none() && config.ensemble.is_none() {
+            continue;
+        }
+        let (value, place) = match set {
             Some(setting) => (corrected(setting, config), Some(setting.place.clone())),
             None => (derived(key), None),
         };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::environment::Flag;
 use super::error::{ConfigError, InvalidValue, Place, Warning};
 use super::keys::{self, Key, Support};
-use super::properties;
+use super::properties::{self, Oddity};
 use super::values::Kind;
 use crate::server::placement::{self, CoreId};
 
@@ -77,6 +77,15 @@ impl Settings {
         for flag in flags {
             settings.take(flag.key, flag.value, Place::Variable(flag.variable))?;
         }
+        // Of two lines for one server one would be lost, and its server with it.
+        for oddity in &properties.oddities {
+            if let Oddity::Duplicate { key, first_line, line } = oddity
+                && key.starts_with("server.")
+            {
+                let what = format!("{key} is set twice, in lines {first_line} and {line}");
+                return Err(ConfigError::Syntax { place: place(*line), what });
+            }
+        }
         for property in properties.entries {
             settings.take(property.key, property.value, place(property.line))?;
         }
@@ -93,7 +102,7 @@ impl Settings {
         check_shape(key, &setting)?;
         match key.support {
             Support::Honoured if key.family().is_some() => self.members.push((key.name, setting)),
-            Support::Honoured => {
+            Support::Honoured | Support::InEnsemble => {
                 self.single.insert(key.name, setting);
             }
             Support::Refused(_) => {}
@@ -119,6 +128,25 @@ impl Settings {
         Ok(())
     }
 
+    /// Warns of what only members of an ensemble use: this server is none.
+    pub fn warn_of_ensemble_keys(&mut self) {
+        let support = |name: &str| keys::find(name).map(|key| (key, key.support));
+        let odd: Vec<(Place, String)> = self
+            .single
+            .iter()
+            .filter_map(|(name, setting)| match support(name) {
+                Some((key, Support::InEnsemble)) if !key.is_default(&setting.value) => {
+                    let what = format!("{} = {} has no effect: {}", setting.key, setting.shown(), key.support.why());
+                    Some((setting.place.clone(), what))
+                }
+                _ => None,
+            })
+            .collect();
+        for (place, what) in odd {
+            self.warn(place, what);
+        }
+    }
+
     /// Adds a warning.
     pub fn warn(&mut self, place: Place, what: impl Into<String>) {
         let what = what.into();
@@ -127,7 +155,7 @@ impl Settings {
 
     /// The setting of an honoured key, if it is set.
     pub fn get(&self, name: &str) -> Option<&Setting> {
-        assert!(keys::find(name).is_some_and(|key| key.support == Support::Honoured), "{name} is not honoured");
+        assert!(keys::find(name).is_some_and(|key| key.support.is_honoured()), "{name} is not honoured");
         self.single.get(name)
     }
 

@@ -122,30 +122,6 @@ fn errors_in_server_lines() {
 }
 
 #[test]
-fn an_ensemble_is_checked_and_then_refused() {
-    let two = "server.1=[::1]:1:2\nserver.2=h:1:2:participant;2181\n";
-    check(two, "error: zoo.cfg: initLimit is not set; allowed: a number of ticks, in an ensemble");
-    check(
-        &format!("{two}initLimit=10"),
-        "error: zoo.cfg: syncLimit is not set; allowed: a number of ticks, in an ensemble",
-    );
-    check(
-        &format!("{two}initLimit=10\nsyncLimit=5"),
-        "error: zoo.cfg:3: server.2 = h:1:2:participant;2181: an ensemble needs a release with quorum support; \
-         this one runs standalone; allowed: at most one server line",
-    );
-    check(
-        "standaloneEnabled=false\nserver.1=h:1:2",
-        "error: zoo.cfg:2: standaloneEnabled = false: an ensemble needs a release with quorum support; \
-         this one runs standalone; allowed: true",
-    );
-    let weights = |line: &str| format!("{two}group.1=1\n{line}");
-    check(&weights("group.2=2:1"), "error: zoo.cfg:5: group.2 = 2:1: Server 1is in multiple groups");
-    check(&weights("weight.1=1"), "error: zoo.cfg:3: server.2 = h:1:2:participant;2181: Server 2is not in a group");
-    check(&weights("weight.1=x"), "error: zoo.cfg:5: weight.1 = x: For input string: \"x\"; allowed: a whole number");
-}
-
-#[test]
 fn one_server_line_is_standalone() {
     let warning = "zoo.cfg:2: Invalid configuration, only one server specified (ignoring)";
     check("server.1=h:1:2", warning);
@@ -172,12 +148,10 @@ fn what_would_be_unsafe_to_ignore_is_refused() {
         "quorum.auth.serverRequireSasl=true",
         "sessionRequireClientSASLAuth=true",
         "authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider",
-        "dynamicConfigFile=/d/zoo.cfg.dynamic",
         "DigestAuthenticationProvider.digestAlg=BOGUS",
         "snapshot.compression.method=gz",
         "db.autocreate=false",
         "oraclePath=/d/oracle",
-        "multiAddress.enabled=true",
         "audit.enable=true",
         "ensembleAuthName=prod",
     ] {
@@ -285,7 +259,7 @@ fn defaults() {
     assert_eq!(config.client_port_listen_backlog, None);
     assert_eq!(config.super_digest, None);
     assert!(config.digest_enabled && config.digest_auth_enabled && config.data_dir_autocreate);
-    assert!(!config.skip_acl && config.sync_enabled);
+    assert!(!config.skip_acl && config.ensemble.is_none());
     assert!(config.four_letter_words.allow("srvr") && !config.four_letter_words.allow("mntr"));
     let log = LogConfig {
         pre_alloc_bytes: 64 << 20,

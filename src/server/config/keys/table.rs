@@ -1,6 +1,6 @@
 //! The table of keys, in the order of the operator's reference. See [`super::all`].
 //!
-//! One line a key: `honoured(name, kind, default)`, `no_effect(…, why)` or `refused(…, why)`. The reason is a clause
+//! One line a key: `honoured(name, kind, default)`, `in_ensemble(…)`, `no_effect(…, why)` or `refused(…, why)`. The reason is a clause
 //! that ends up behind `<key> = <value> has no effect:` or `<key> = <value>:`.
 
 use super::super::values::{Kind, MAX_INT, MAX_LONG, MIN_INT};
@@ -9,6 +9,10 @@ use Kind::{Bool, Cores, Decimal, Path, Port, Secret, Text, Word, YesNo};
 
 const fn honoured(name: &'static str, kind: Kind, default: &'static str) -> Key {
     Key::new(name, kind, default, Support::Honoured)
+}
+
+const fn in_ensemble(name: &'static str, kind: Kind, default: &'static str) -> Key {
+    Key::new(name, kind, default, Support::InEnsemble)
 }
 
 const fn no_effect(name: &'static str, kind: Kind, default: &'static str, why: &'static str) -> Key {
@@ -44,6 +48,7 @@ const SEGMENT_BYTES: (i64, i64) = (1 << 20, 4 << 30);
 const TICKS_MAX: i64 = 1 << 20;
 
 const ENSEMBLE: &str = "only members of an ensemble use it, and this release runs standalone";
+const MULTI_ADDRESS: &str = "the addresses of a server are tried one after the other";
 const NO_ADMIN: &str = "there is no AdminServer yet; use the four-letter words";
 const NO_TLS: &str = "there is no TLS yet; remove it and let TLS end in front of the server";
 const TLS_DETAIL: &str = "there is no TLS yet, and no other key of this file asks for it";
@@ -85,21 +90,21 @@ pub(super) static KEYS: &[Key] = &[
     refused("secureClientPort", Port, "", NO_TLS),
     refused("secureClientPortAddress", Text, "", NO_TLS),
     honoured("clientPortListenBacklog", int(-1, MAX_INT, "connections; -1: the system's"), "-1"),
-    no_effect("observerMasterPort", Port, "0", ENSEMBLE),
+    in_ensemble("observerMasterPort", Port, "0"),
     honoured("tickTime", int(1, TICK_MS_MAX, "ms"), "3000"),
     honoured("initLimit", int(1, TICKS_MAX, "ticks"), ""),
     honoured("syncLimit", int(1, TICKS_MAX, "ticks"), ""),
-    no_effect("connectToLearnerMasterLimit", int(0, TICKS_MAX, "ticks"), "0", ENSEMBLE),
+    in_ensemble("connectToLearnerMasterLimit", int(0, TICKS_MAX, "ticks; 0: initLimit"), "0"),
     honoured("minSessionTimeout", int(-1, MAX_INT, "ms; -1: the default"), "2 ticks"),
     honoured("maxSessionTimeout", int(-1, MAX_INT, "ms; -1: the default"), "20 ticks"),
     honoured("maxClientCnxns", int(-1, MAX_INT, "connections from one address; 0: no limit"), "60"),
-    no_effect("localSessionsEnabled", Bool, "false", ENSEMBLE),
-    no_effect("localSessionsUpgradingEnabled", Bool, "false", ENSEMBLE),
+    in_ensemble("localSessionsEnabled", Bool, "false"),
+    in_ensemble("localSessionsUpgradingEnabled", Bool, "false"),
     refused("electionAlg", any_int(""), "3", "Invalid electionAlg value. Only 3 is supported."),
-    no_effect("quorumListenOnAllIPs", Bool, "false", ENSEMBLE),
+    in_ensemble("quorumListenOnAllIPs", Bool, "false"),
     honoured("peerType", Word(&["participant", "observer"]), "participant"),
     honoured("syncEnabled", Bool, "true"),
-    refused("dynamicConfigFile", Path, "", "there is no dynamic configuration yet; keep all keys in this file"),
+    honoured("dynamicConfigFile", Path, ""),
     honoured("standaloneEnabled", Bool, "true"),
     honoured("reconfigEnabled", Bool, "false"),
     honoured("autopurge.snapRetainCount", any_int("snapshots; less than 3 counts as 3"), "3"),
@@ -113,16 +118,16 @@ pub(super) static KEYS: &[Key] = &[
     no_effect("quorum.auth.learner.saslLoginContext", Text, "QuorumLearner", SASL_DETAIL),
     no_effect("quorum.auth.server.saslLoginContext", Text, "QuorumServer", SASL_DETAIL),
     no_effect("quorum.auth.kerberos.servicePrincipal", Text, "zkquorum/localhost", SASL_DETAIL),
-    no_effect("quorum.cnxn.threads.size", any_int("threads"), "20", ENSEMBLE),
+    no_effect("quorum.cnxn.threads.size", any_int("threads"), "20", "connections between servers need no threads"),
     no_effect("jvm.pause.monitor", Bool, "false", NO_JVM),
     no_effect("jvm.pause.info-threshold.ms", any_long("ms"), "1000", NO_JVM),
     no_effect("jvm.pause.warn-threshold.ms", any_long("ms"), "10000", NO_JVM),
     no_effect("jvm.pause.sleep.time.ms", any_long("ms"), "500", NO_JVM),
     no_effect("metricsProvider.className", METRICS_PROVIDERS, "org.apache.zookeeper.metrics.impl.DefaultMetricsProvider", METRICS),
     no_effect("metricsProvider.*", Text, "", METRICS),
-    refused("multiAddress.enabled", Bool, "false", "a server has one address in this release; remove it"),
-    no_effect("multiAddress.reachabilityCheckEnabled", Bool, "true", ENSEMBLE),
-    no_effect("multiAddress.reachabilityCheckTimeoutMs", any_int("ms"), "1000", ENSEMBLE),
+    in_ensemble("multiAddress.enabled", Bool, "false"),
+    no_effect("multiAddress.reachabilityCheckEnabled", Bool, "true", MULTI_ADDRESS),
+    no_effect("multiAddress.reachabilityCheckTimeoutMs", any_int("ms"), "1000", MULTI_ADDRESS),
     refused("oraclePath", Path, "", "a quorum of two with an oracle is not supported; remove it"),
     honoured("server.*", Text, ""),
     honoured("group*", Text, ""),
@@ -206,10 +211,10 @@ pub(super) static KEYS: &[Key] = &[
     honoured("znode.container.maxNeverUsedIntervalMs", int(0, MAX_LONG, "ms; 0: never"), "0"),
 
     // Quorum.
-    no_effect("cnxTimeout", any_int("ms"), "5000", ENSEMBLE),
-    no_effect("quorumCnxnTimeoutMs", any_int("ms"), "-1", ENSEMBLE),
-    no_effect("electionPortBindRetry", any_int("tries"), "3", ENSEMBLE),
-    no_effect("leader.maxTimeToWaitForEpoch", any_int("ms"), "-1", ENSEMBLE).also(&["maxTimeToWaitForEpoch"]),
+    in_ensemble("cnxTimeout", int(1, MAX_INT, "ms"), "5000"),
+    in_ensemble("quorumCnxnTimeoutMs", any_int("ms; 0 and less: syncLimit"), "-1"),
+    in_ensemble("electionPortBindRetry", int(0, MAX_INT, "tries; 0: for ever"), "3"),
+    in_ensemble("leader.maxTimeToWaitForEpoch", any_int("ms; less than 0: off"), "-1").also(&["maxTimeToWaitForEpoch"]),
     no_effect("leader.maxConcurrentSnapSyncs", any_int("learners"), "10", ENSEMBLE).also(&["maxConcurrentSnapSyncs"]),
     no_effect("leader.maxConcurrentDiffSyncs", any_int("learners"), "100", ENSEMBLE).also(&["maxConcurrentDiffSyncs"]),
     no_effect("leader.closeSocketAsync", Bool, "false", ENSEMBLE),
@@ -219,19 +224,19 @@ pub(super) static KEYS: &[Key] = &[
     no_effect("follower.skipLearnerRequestToNextProcessor", Bool, "false", ENSEMBLE),
     no_effect("learner.closeSocketAsync", Bool, "false", ENSEMBLE),
     no_effect("learner.asyncSending", Bool, "false", ENSEMBLE),
-    no_effect("fastleader.minNotificationInterval", any_int("ms"), "200", ENSEMBLE),
-    no_effect("fastleader.maxNotificationInterval", any_int("ms"), "60000", ENSEMBLE),
+    in_ensemble("fastleader.minNotificationInterval", int(1, MAX_INT, "ms"), "200"),
+    in_ensemble("fastleader.maxNotificationInterval", int(1, MAX_INT, "ms"), "60000"),
     no_effect("observer.syncEnabled", Bool, "true", ENSEMBLE),
     no_effect("observer.reconnectDelayMs", any_long("ms"), "0", ENSEMBLE),
     no_effect("observer.election.DelayMs", any_long("ms"), "200", ENSEMBLE),
     no_effect("observerMaster.sizeLimit", any_int("bytes"), "33554432", ENSEMBLE),
-    no_effect("tcpKeepAlive", Bool, "false", ENSEMBLE),
+    no_effect("tcpKeepAlive", Bool, "false", "connections between servers are always kept alive, so that dead ones are found"),
     no_effect("clientTcpKeepAlive", Bool, "false", "dead clients are found by their session timeout"),
     no_effect("leaderConnectDelayDuringRetryMs", any_int("ms"), "100", ENSEMBLE),
     no_effect("forceSnapshotSync", Bool, "false", ENSEMBLE),
     no_effect("messageTracker.Enabled", Bool, "false", ENSEMBLE),
     no_effect("messageTracker.BufferSize", any_int("messages"), "10", ENSEMBLE),
-    no_effect("readonlymode.enabled", Bool, "false", "a standalone server has no read-only mode, and Apache reads it as a system property only"),
+    in_ensemble("readonlymode.enabled", Bool, "false"),
 
     // Access.
     honoured("4lw.commands.whitelist", Text, "srvr"),
