@@ -29,7 +29,7 @@
 //!   election ([`Event::Appointed`]).
 //! * [`Event::View`] brings a configuration that was activated or proposed.
 //! * [`Event::LinkUp`], [`Event::Refused`] and [`Event::Received`] come from the links to the other servers
-//!   (`super::links`), and [`Effect::Send`] goes there.
+//!   ([`super::links`]), and [`Effect::Send`] goes there.
 //!
 //! # Where it departs from Apache
 //!

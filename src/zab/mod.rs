@@ -7,6 +7,7 @@ pub mod election;
 pub mod history;
 pub mod leader;
 pub mod learner;
+pub mod links;
 pub mod member;
 pub mod peer;
 pub mod quorum;

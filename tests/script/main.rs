@@ -4,4 +4,5 @@
 //! `REWRITE=1 cargo test --test script` writes down what happens now; read the difference before keeping it.
 
 mod election;
+mod links;
 mod story;
