@@ -511,8 +511,9 @@ impl Cnxns {
             }
             Some(OpCode::Sync) => {
                 let body = frame.slice_ref(body);
+                let forward = self.settings.forwards.then(|| Box::new((session, header.xid, body.clone())));
                 self.wait(id, Pending::Sync { xid: header.xid, body, told: false, since: now });
-                self.asks.push(Ask::Sync(id));
+                self.asks.push(Ask::Sync { cnxn: id, forward });
             }
             Some(op) if op != OpCode::Check => {
                 let cnxn = self.get_mut(id).expect("looked up by the caller");

@@ -65,7 +65,12 @@ pub enum Ask {
         password: Vec<u8>,
     },
     /// A `sync`: the answer goes out behind all commits so far.
-    Sync(CnxnId),
+    Sync {
+        /// Who waits for it.
+        cnxn: CnxnId,
+        /// On a server of an ensemble, to be forwarded: in whose name, the client's number for it, and its body.
+        forward: Option<Box<(SessionId, i32, Bytes)>>,
+    },
     /// Sessions heard of since the last such message, and when.
     Touch(Vec<(SessionId, Instant)>),
 }
@@ -368,8 +373,8 @@ impl Pipeline {
                 }
                 self.answers.push(Answer::Revalidated { cnxn, session, valid: attached.is_ok() });
             }
-            Ask::Sync(cnxn) if self.outstanding.is_empty() => self.answers.push(Answer::Synced(cnxn)),
-            Ask::Sync(cnxn) => self.syncs.push_back((self.head.tree().zxid(), cnxn)),
+            Ask::Sync { cnxn, .. } if self.outstanding.is_empty() => self.answers.push(Answer::Synced(cnxn)),
+            Ask::Sync { cnxn, .. } => self.syncs.push_back((self.head.tree().zxid(), cnxn)),
             Ask::Touch(touched) => {
                 for (session, heard) in touched {
                     self.sessions.touch(session, heard);

@@ -30,6 +30,8 @@ use crate::session;
 use crate::tree::{Applied, DataTree, Outcome, Tree};
 use crate::types::{CnxnId, SessionId, WallMs, Zxid};
 
+const FORWARDED: &str = "the shards of an ensemble's server keep what a client wrote";
+
 /// What a learner has to say to its leader in the name of its clients.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Forward {
@@ -130,10 +132,10 @@ impl Replica {
                     self.answers.push(Answer::Attached { cnxn, session: None });
                 }
             }
-            Ask::Sync(cnxn) => {
+            Ask::Sync { cnxn, forward } => {
+                let (session, cxid, body) = *forward.expect(FORWARDED);
                 self.syncs.push_back(cnxn);
-                let request =
-                    ForwardedRequest { session: SessionId::NONE, cxid: 0, op: OpCode::Sync as i32, body: Bytes::new() };
+                let request = ForwardedRequest { session, cxid, op: OpCode::Sync as i32, body };
                 self.forwards.push(Forward::Request(request, Vec::new()));
             }
             Ask::Touch(touched) => {
@@ -250,7 +252,7 @@ impl Replica {
             }
             return;
         }
-        let (op, body) = *forward.expect("the shards of an ensemble's server keep what a client wrote");
+        let (op, body) = *forward.expect(FORWARDED);
         self.touched.extend(self.data_tree.sessions().get(&session).map(|timeout_ms| (session, *timeout_ms)));
         self.forward(session, xid, op, body, ids.to_vec(), cnxn, capture);
     }

@@ -207,7 +207,7 @@ impl Leader {
             (Stage::Connected, PacketKind::FollowerInfo | PacketKind::ObserverInfo) => {
                 self.on_learner_info(link, packet, out)
             }
-            (Stage::Asked, PacketKind::AckEpoch) => self.on_ack_epoch(link, packet, past, out),
+            (Stage::Asked, PacketKind::AckEpoch) => self.on_ack_epoch(now, link, packet, past, out),
             (Stage::Syncing | Stage::Synced | Stage::Serving, PacketKind::Ack) => {
                 self.on_ack(now, link, packet.zxid, out);
                 Ok(())
@@ -247,7 +247,7 @@ impl Leader {
                 let waiting: Vec<LinkId> =
                     self.at_stage(|stage| matches!(stage, Stage::WaitsForHistory { .. })).collect();
                 for link in waiting {
-                    self.synchronize(link, past, out);
+                    self.synchronize(now, link, past, out);
                 }
                 // What it was elected with is durable.
                 self.synced.insert(self.settings.id);
@@ -272,7 +272,10 @@ impl Leader {
         let packets = Bytes::from(packets);
         for (link, learner) in &mut self.learners {
             if !learner.observer && learner.is_forwarded_to() {
-                learner.unacked.get_or_insert((self.last_proposed, now));
+                // One that still takes over the history acknowledges nothing before it has it.
+                if learner.stage != Stage::Syncing {
+                    learner.unacked.get_or_insert((self.last_proposed, now));
+                }
                 out.effects.push(Effect::Send(*link, packets.clone()));
             }
         }
@@ -420,7 +423,14 @@ impl Leader {
         self.learner(link).stage = Stage::Asked;
     }
 
-    fn on_ack_epoch(&mut self, link: LinkId, packet: &Packet, past: Past<'_>, out: &mut Out) -> Result<(), Reason> {
+    fn on_ack_epoch(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        packet: &Packet,
+        past: Past<'_>,
+        out: &mut Out,
+    ) -> Result<(), Reason> {
         let data = packet.data.as_deref().and_then(|data| data.first_chunk::<4>());
         let current = i32::from_be_bytes(*data.ok_or("its ACKEPOCH has no epoch")?);
         let last = packet.zxid;
@@ -440,7 +450,7 @@ impl Leader {
                 }
                 self.end_epoch_acks_with_quorum(out);
             }
-            Phase::NewLeaderAcks | Phase::Broadcast => self.synchronize(link, past, out),
+            Phase::NewLeaderAcks | Phase::Broadcast => self.synchronize(now, link, past, out),
             Phase::SavingCurrent => {}
             Phase::Discovery { .. } | Phase::SavingAccepted => unreachable!("the epoch is not announced yet"),
         }
@@ -457,12 +467,14 @@ impl Leader {
     }
 
     /// Sends what the learner lacks, and takes it into the audience of all proposals from here on.
-    fn synchronize(&mut self, link: LinkId, past: Past<'_>, out: &mut Out) {
+    fn synchronize(&mut self, now: Instant, link: LinkId, past: Past<'_>, out: &mut Out) {
         let newest = self.committed;
+        let deadline = now.after_ms(self.settings.init_ms());
         let learner = self.learner(link);
         let Stage::WaitsForHistory { last } = learner.stage else { unreachable!("at {:?}", learner.stage) };
         let (sid, observer) = (learner.sid, learner.observer);
         learner.stage = Stage::Syncing;
+        learner.deadline = deadline;
         let Past { history, visible } = past;
         let plan = history.plan(last);
         tracing::info!(
@@ -555,7 +567,9 @@ impl Leader {
             return;
         }
         let deadline = now.after_ms(self.settings.init_ms() + self.settings.sync_ms());
+        let oldest = (!self.outstanding.is_empty()).then_some((self.last_proposed, now));
         let learner = self.learner(link);
+        learner.unacked = oldest.filter(|_| !learner.observer);
         learner.stage = Stage::Serving;
         learner.deadline = deadline;
         send(link, &Packet::bare(PacketKind::UpToDate, Zxid(-1)), out);
@@ -580,7 +594,7 @@ impl Leader {
             return Ok(());
         }
         match OpCode::from_wire(op) {
-            Some(OpCode::Sync) => out.asks.push(Ask::Sync(cnxn)),
+            Some(OpCode::Sync) => out.asks.push(Ask::Sync { cnxn, forward: None }),
             Some(op) if op.is_write() || op == OpCode::Check => {
                 let op = WriteOp::decode(op, &body, &body);
                 let ids = Arc::new(packet.auth.clone());

@@ -613,7 +613,7 @@ fn a_sync_is_answered_behind_what_was_under_way() {
     c.server(2).disk_stuck = true;
     c.server(1).disk_stuck = true;
     c.create(1, session, 1, "/a");
-    c.event(1, Event::Ask(Ask::Sync(CNXN)));
+    c.event(1, Event::Ask(Ask::Sync { cnxn: CNXN, forward: Some(Box::new((session, 2, Bytes::new()))) }));
     c.deliver_all();
     assert!(c.servers[&1].answers.is_empty(), "the write before it is not committed");
     c.server(2).disk_stuck = false;
