@@ -5,6 +5,7 @@
 //! ZooKeeper 3.9, so that the expectations themselves are tested.
 
 mod durability;
+mod ensemble;
 mod front;
 mod points;
 mod sessions;

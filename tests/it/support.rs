@@ -290,6 +290,10 @@ impl Server {
         process.try_wait().expect("it is our child").map(|status| status.code())
     }
 
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// SIGKILL, and waits for its end.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -340,7 +344,7 @@ pub fn ask(address: &str, word: &str) -> String {
     wait_for(word, || try_ask(address, word))
 }
 
-fn try_ask(address: &str, word: &str) -> Option<String> {
+pub fn try_ask(address: &str, word: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     stream.write_all(word.as_bytes()).ok()?;

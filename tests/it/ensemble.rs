@@ -1,0 +1,239 @@
+//! Several real servers on loopback: they elect, replicate, lose members and take them back.
+
+use std::fs;
+
+use ringkeeper::types::SessionId;
+
+use super::support::*;
+
+/// Servers 1 to n of one ensemble. Those at the end may be observers.
+struct Ensemble {
+    servers: Vec<Server>,
+    /// The election and quorum ports stay ours while this lives.
+    _ports: Vec<Port>,
+}
+
+impl Ensemble {
+    fn new(participants: usize, observers: usize, settings: &str) -> Ensemble {
+        let count = participants + observers;
+        let ports: Vec<Port> = (0..2 * count).map(|_| Port::free()).collect();
+        let mut lines = format!("tickTime=500\ninitLimit=20\nsyncLimit=10\n{settings}");
+        for (index, pair) in ports.chunks(2).enumerate() {
+            let role = if index < participants { "participant" } else { "observer" };
+            let (quorum, election) = (pair[0].number, pair[1].number);
+            lines += &format!("server.{}=127.0.0.1:{quorum}:{election}:{role}\n", index + 1);
+        }
+        let servers = (0..count).map(|index| {
+            let role = if index < participants { "" } else { "peerType=observer\n" };
+            let server = Server::new(&format!("{lines}{role}"));
+            fs::create_dir_all(server.dir.path().join("data")).expect("it can be made");
+            server.dir.write("data/myid", &format!("{}\n", index + 1));
+            server
+        });
+        Ensemble { servers: servers.collect(), _ports: ports }
+    }
+
+    /// Starts all and waits until all serve.
+    fn run(participants: usize, observers: usize, settings: &str) -> Ensemble {
+        let mut ensemble = Ensemble::new(participants, observers, settings);
+        ensemble.servers.iter_mut().for_each(Server::spawn);
+        ensemble.wait_until_all_serve();
+        ensemble
+    }
+
+    fn mode(&mut self, index: usize) -> Option<String> {
+        let server = &mut self.servers[index];
+        if let Some(code) = server.exit_code() {
+            panic!("server {} ended with {code:?}:\n{}", index + 1, server.printed());
+        }
+        let answer = try_ask(&server.address(), "srvr")?;
+        answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
+    }
+
+    #[track_caller]
+    fn wait_for_mode(&mut self, index: usize, what: &str, is: impl Fn(&str) -> bool) {
+        wait_for(&format!("server {} to be {what}", index + 1), || self.mode(index).filter(|mode| is(mode)));
+    }
+
+    #[track_caller]
+    fn wait_until_all_serve(&mut self) {
+        for index in 0..self.servers.len() {
+            self.wait_for_mode(index, "serving", |_| true);
+        }
+    }
+
+    /// Waits until one of these leads.
+    #[track_caller]
+    fn wait_for_leader_among(&mut self, indexes: &[usize]) -> usize {
+        wait_for("a leader", || indexes.iter().copied().find(|index| self.mode(*index).as_deref() == Some("leader")))
+    }
+
+    #[track_caller]
+    fn leader(&mut self) -> usize {
+        let all: Vec<usize> = (0..self.servers.len()).collect();
+        self.wait_for_leader_among(&all)
+    }
+
+    /// Waits until each of these shows the data.
+    #[track_caller]
+    fn assert_everywhere(&self, path: &str, data: Option<&[u8]>) {
+        for server in &self.servers {
+            if server.is_running() {
+                assert_eq!(read_synced(server, path).as_deref(), data, "{path} on {}", server.address());
+            }
+        }
+    }
+}
+
+/// What is at `path` once the server has caught up with the leader.
+fn read_synced(server: &Server, path: &str) -> Option<Vec<u8>> {
+    let mut client = server.client();
+    client.call(&sync(path));
+    let reply = client.call(&get(path, false));
+    (reply.err == 0).then(|| reply.data().0.unwrap_or_default())
+}
+
+#[test]
+fn three_servers_elect_a_leader_and_all_of_them_serve_the_same() {
+    let mut ensemble = Ensemble::run(3, 0, "");
+    let modes: Vec<Option<String>> = (0..3).map(|index| ensemble.mode(index)).collect();
+    assert_eq!(modes.iter().flatten().filter(|mode| *mode == "leader").count(), 1, "{modes:?}");
+    assert_eq!(modes.iter().flatten().filter(|mode| *mode == "follower").count(), 2, "{modes:?}");
+    for (index, server) in ensemble.servers.iter().enumerate() {
+        let mut client = server.client();
+        let path = format!("/from{index}");
+        client.call(&create(&path, Some(b"here"))).ok();
+        client.call(&get(&path, false)).ok();
+        ensemble.assert_everywhere(&path, Some(b"here"));
+    }
+}
+
+#[test]
+fn one_server_of_three_serves_nobody() {
+    let mut ensemble = Ensemble::new(3, 0, "");
+    ensemble.servers[0].spawn();
+    let address = ensemble.servers[0].address();
+    let answer = wait_for("an answer", || try_ask(&address, "srvr"));
+    assert_eq!(answer, "This ZooKeeper instance is not currently serving requests\n");
+    assert_eq!(ask(&address, "ruok"), "imok");
+    ensemble.servers[1].spawn();
+    ensemble.wait_for_mode(0, "serving", |_| true);
+    ensemble.wait_for_mode(1, "serving", |_| true);
+}
+
+#[test]
+fn what_was_acknowledged_survives_the_leader_and_its_session_moves() {
+    let mut ensemble = Ensemble::run(3, 0, "");
+    let leader = ensemble.leader();
+    let mut client = ensemble.servers[leader].client();
+    client.call(&create("/kept", Some(b"1"))).ok();
+    client.call(&create_ephemeral("/mine")).ok();
+    let (session, password) = (client.session, client.password.clone());
+    ensemble.servers[leader].kill();
+    let rest: Vec<usize> = (0..3).filter(|index| *index != leader).collect();
+    ensemble.wait_for_leader_among(&rest);
+    for index in &rest {
+        ensemble.wait_for_mode(*index, "serving", |_| true);
+    }
+    let moved = wait_for("the session to move", || {
+        Client::attach(&ensemble.servers[rest[0]].address(), session, &password)
+            .filter(|moved| moved.session == session)
+    });
+    let mut moved = moved;
+    moved.call(&set("/kept", Some(b"2"))).ok();
+    ensemble.assert_everywhere("/kept", Some(b"2"));
+    ensemble.assert_everywhere("/mine", Some(b"e"));
+
+    ensemble.servers[leader].spawn();
+    ensemble.wait_for_mode(leader, "following", |mode| mode == "follower");
+    ensemble.assert_everywhere("/kept", Some(b"2"));
+    moved.call(&CLOSE_SESSION);
+    ensemble.assert_everywhere("/mine", None);
+}
+
+#[test]
+fn a_password_that_is_not_the_sessions_gets_no_session_anywhere() {
+    let ensemble = Ensemble::run(3, 0, "");
+    let client = ensemble.servers[0].client();
+    for server in &ensemble.servers {
+        let attached = Client::attach(&server.address(), client.session, &[7; 16]);
+        assert!(attached.is_none_or(|attached| attached.session == SessionId::NONE));
+    }
+}
+
+#[test]
+fn an_observer_serves_and_has_no_vote() {
+    let mut ensemble = Ensemble::run(2, 1, "");
+    assert_eq!(ensemble.mode(2).as_deref(), Some("observer"));
+    ensemble.servers[2].client().call(&create("/by_an_observer", Some(b"x"))).ok();
+    ensemble.assert_everywhere("/by_an_observer", Some(b"x"));
+    ensemble.servers[0].kill();
+    let address = ensemble.servers[2].address();
+    wait_for("the observer to lose its leader", || {
+        try_ask(&address, "srvr").filter(|answer| answer.contains("not currently serving"))
+    });
+    ensemble.servers[0].spawn();
+    ensemble.wait_until_all_serve();
+}
+
+#[test]
+fn a_server_that_was_away_for_long_comes_back_with_everything() {
+    let mut ensemble = Ensemble::run(3, 0, "snapCount=2000\n");
+    let leader = ensemble.leader();
+    let away = (leader + 1) % 3;
+    ensemble.servers[away].kill();
+    let mut client = ensemble.servers[leader].client();
+    client.call(&create("/n", Some(b""))).ok();
+    let data = vec![b'x'; 1000];
+    for _ in 0..50 {
+        let requests: Vec<Request> = (0..100).map(|_| set("/n", Some(&data))).collect();
+        for _ in client.pipeline(&requests) {
+            client.next_reply().ok();
+        }
+    }
+    client.call(&set("/n", Some(b"last"))).ok();
+    ensemble.servers[away].spawn();
+    ensemble.wait_until_all_serve();
+    ensemble.assert_everywhere("/n", Some(b"last"));
+}
+
+#[test]
+fn damage_in_the_middle_of_a_log_is_healed_by_the_leader() {
+    let mut ensemble = Ensemble::run(3, 0, "");
+    let leader = ensemble.leader();
+    let hurt = (leader + 1) % 3;
+    let mut client = ensemble.servers[leader].client();
+    client.call(&create("/n", Some(b""))).ok();
+    for i in 0..200 {
+        client.call(&set("/n", Some(format!("{i}").as_bytes()))).ok();
+    }
+    ensemble.assert_everywhere("/n", Some(b"199"));
+    ensemble.servers[hurt].kill();
+    let dir = ensemble.servers[hurt].log_dir();
+    let segment = fs::read_dir(&dir).expect("it is there").map(|entry| entry.expect("it can be read").path());
+    let mut segments: Vec<_> =
+        segment.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("ringlog.")).collect();
+    segments.sort();
+    let mut bytes = fs::read(&segments[0]).expect("it can be read");
+    bytes[4096 + 3000] ^= 0x10;
+    fs::write(&segments[0], bytes).expect("it can be written");
+    ensemble.servers[hurt].spawn();
+    ensemble.wait_for_mode(hurt, "following", |mode| mode == "follower");
+    assert!(ensemble.servers[hurt].printed().contains("is set aside in"), "it says so");
+    ensemble.assert_everywhere("/n", Some(b"199"));
+}
+
+#[test]
+fn a_whole_ensemble_that_is_killed_comes_back_with_everything() {
+    let mut ensemble = Ensemble::run(3, 0, "");
+    let mut client = ensemble.servers[0].client();
+    client.call(&create("/kept", Some(b"1"))).ok();
+    for round in 0..3_u8 {
+        let mut client = ensemble.servers[usize::from(round)].client();
+        client.call(&set("/kept", Some(&[round]))).ok();
+        ensemble.servers.iter_mut().for_each(Server::kill);
+        ensemble.servers.iter_mut().for_each(Server::spawn);
+        ensemble.wait_until_all_serve();
+        ensemble.assert_everywhere("/kept", Some(&[round]));
+    }
+}
