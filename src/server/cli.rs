@@ -157,7 +157,7 @@ fn check_config(path: &Path, environment: &Environment, console: &mut Console<'_
         }
     }
     let cores = allowed_cores()?;
-    match placement::plan(&cores, &config.placement) {
+    match placement::plan(&cores, &config.overrides()) {
         Ok(plan) => writeln!(console.out, "{plan}")?,
         Err(error) => {
             writeln!(console.err, "Invalid config, exiting abnormally")?;

@@ -4,7 +4,7 @@
 //! protocol; *election* answers election connections; *clients* owns client connections. The rules:
 //!
 //! * One core: one shard with all roles.
-//! * Two cores: the same, on the last one. A hand-over between two shards costs about what a flush costs when little
+//! * Two cores: the same, on the last one; the servers of an ensemble take turns by their ids. A hand-over between two shards costs about what a flush costs when little
 //!   else runs, so folding is faster for a lone write, and the other core is left to the kernel, to snapshots and to
 //!   other processes. Asking for two client shards, or naming cores, uses both.
 //! * Three and more: broadcast alone on the first, clients on the others, at most [`CLIENT_SHARDS_MAX`] of them.
@@ -47,6 +47,8 @@ pub struct Overrides {
     pub election: Option<CoreId>,
     /// `ringkeeper.clientCores`: ascending, not empty, each once.
     pub clients: Option<Vec<CoreId>>,
+    /// The id of a server of an ensemble, so that several on one machine do not all take the same core; 0 for others.
+    pub turn: usize,
 }
 
 /// Roles of one shard; at least one is set.
@@ -181,6 +183,7 @@ fn default_broadcast(cores: &[CoreId], overrides: &Overrides) -> CoreId {
     let mut by_preference: Vec<CoreId> = cores.to_vec();
     if folded {
         by_preference.reverse();
+        by_preference.rotate_left(overrides.turn % cores.len());
     }
     let free = by_preference.iter().find(|core| !taken(core));
     *free.unwrap_or(&by_preference[0])
@@ -322,6 +325,7 @@ mod tests {
             match key {
                 "cores" => overrides.cores = Some(cores),
                 "clientCores" => overrides.clients = Some(cores),
+                "turn" => overrides.turn = cores[0].0,
                 "clientShards" => overrides.client_shards = Some(cores[0].0 as u32),
                 "broadcastCore" => overrides.broadcast = Some(cores[0]),
                 "electionCore" => overrides.election = Some(cores[0]),
@@ -341,6 +345,8 @@ mod tests {
         check("0", "", "core 0: broadcast+clients+election");
         check("0-1", "", "core 1: broadcast+clients+election");
         check("4,6", "", "core 6: broadcast+clients+election");
+        check("4,6", "turn=1", "core 4: broadcast+clients+election");
+        check("4,6", "turn=2", "core 6: broadcast+clients+election");
         check("1-3", "", "core 1: broadcast; core 2: clients; core 3: clients+election");
         check("0-3", "", "core 0: broadcast; core 1: clients; core 2: clients; core 3: clients+election");
         check(

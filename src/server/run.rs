@@ -14,7 +14,7 @@ use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use rustix::fs::{FlockOperation, flock};
 
 use super::admin::{Admin, Shared};
-use super::config::{self, Config};
+use super::config::{self, Config, EnsembleConfig};
 use super::metrics::LogMetrics;
 use super::placement::{self, Plan};
 use crate::cnxn::{Cnxns, FourLetter, Settings};
@@ -25,14 +25,19 @@ use crate::shard::broadcast::{Broadcast, Downlink, Engine};
 use crate::shard::clients::{self, ClientShard, ToClients};
 use crate::shard::clock::Clock;
 use crate::shard::disk::Disk;
+use crate::shard::learner_port::LearnerPort;
 use crate::shard::listener;
 use crate::shard::mesh::{self, Queue};
 use crate::shard::stalls;
 use crate::shard::upkeep::Upkeep;
+use crate::storage::epoch;
 use crate::storage::error::StorageError;
 use crate::storage::log::Log;
 use crate::storage::recovery::{self, Recovery};
-use crate::tree::Tree;
+use crate::storage::replace;
+use crate::tree::{DataTree, Tree};
+use crate::zab::effect;
+use crate::zab::peer::{self, Peer};
 
 /// Why a server does not start, or stopped by itself.
 #[derive(Debug)]
@@ -54,8 +59,6 @@ pub enum RunError {
     Storage(StorageError),
     /// The kernel gives no io_uring, or too little of it.
     Ring(String),
-    /// The configuration is that of an ensemble.
-    Ensemble,
     /// The server stopped because it could not go on safely.
     Fatal(String),
 }
@@ -64,7 +67,7 @@ impl RunError {
     /// The exit code, Apache's where it has one.
     pub fn exit_code(&self) -> u8 {
         match self {
-            RunError::Placement(_) | RunError::Ensemble => 2,
+            RunError::Placement(_) => 2,
             RunError::Start(_) => config::StartError::EXIT_CODE,
             _ => 1,
         }
@@ -82,9 +85,6 @@ impl fmt::Display for RunError {
             }
             RunError::Storage(error) => write!(f, "{error}"),
             RunError::Ring(what) => write!(f, "{what}"),
-            RunError::Ensemble => {
-                f.write_str("an ensemble needs a release with quorum support; this one runs standalone")
-            }
             RunError::Fatal(what) => write!(f, "Severe unrecoverable error, exiting: {what}"),
         }
     }
@@ -101,11 +101,8 @@ const HELPER_THREADS: usize = 3;
 
 /// Runs a server until it is told to stop. Returns in good order, or with the reason why not.
 pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<Stop>) -> Result<(), RunError> {
-    if config.ensemble.is_some() {
-        return Err(RunError::Ensemble);
-    }
     let cores = config::allowed_cores().map_err(|error| RunError::Ring(error.to_string()))?;
-    let plan = placement::plan(&cores, &config.placement).map_err(RunError::Placement)?;
+    let plan = placement::plan(&cores, &config.overrides()).map_err(RunError::Placement)?;
     tracing::info!("{plan}");
     config::check_data_dirs(config).map_err(RunError::Start)?;
     check_ring()?;
@@ -120,11 +117,29 @@ pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<
     }
     // On a thread of its own, whose end gives back what the allocator held for the work of loading.
     let recovery = std::thread::scope(|scope| {
-        let options = recovery::Options { trust_empty: config.snapshot.trust_empty, ..recovery::Options::default() };
-        let recover = move || recovery::recover(&config.snapshot_dir(), &config.log_dir(), &options);
-        scope.spawn(recover).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        scope.spawn(|| recover(config)).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     serve(config, &plan, socket, recovery.map_err(RunError::Storage)?, stop, stopper)
+}
+
+/// Reads back what is on disk. What is damaged is set aside if there are other servers to have it from.
+fn recover(config: &Config) -> Result<Recovery, StorageError> {
+    let (snapshots, logs) = (config.snapshot_dir(), config.log_dir());
+    let keep_history = config.ensemble.is_some();
+    let options =
+        recovery::Options { trust_empty: config.snapshot.trust_empty, keep_history, ..recovery::Options::default() };
+    match recovery::recover(&snapshots, &logs, &options) {
+        Err(error) if config.ensemble.is_some() && error.is_damage() => {
+            let aside = replace::set_aside(&snapshots, &logs)?;
+            tracing::error!(
+                "{error}. What is on disk is set aside in {}, and the whole state comes from the leader; until then this \
+                 server does not vote",
+                aside.display()
+            );
+            recovery::recover(&snapshots, &logs, &options)
+        }
+        recovered => recovered,
+    }
 }
 
 /// Why a running server ends.
@@ -262,7 +277,9 @@ fn serve(
         ends.push(Some((ask_receiver, message_sender)));
         let remote = RemoteShard { settings, asks, messages, access };
         let (tree, shared) = (tree.clone(), Arc::clone(&shared));
-        spawn(builder(core.0, &format!("clients-{index}"), config), move || run_clients(remote, tree, shared, clock))?;
+        let builder = builder(core.0, &format!("clients-{index}"), config);
+        let config = config.clone();
+        spawn(builder, move || run_clients(config, remote, tree, shared, clock))?;
     }
     let ordering =
         Ordering { config: config.clone(), local, ends, recovery, shared, metrics, clock, fatal: stopper.clone() };
@@ -306,7 +323,7 @@ fn settings(config: &Config, shard: usize, shards: usize) -> Settings {
         rules: rules(config),
         super_digest: config.super_digest.clone(),
         enforced_auth_schemes: config.enforced_auth_schemes.clone(),
-        forwards: false,
+        forwards: config.ensemble.is_some(),
         four_letter_words: FourLetter::all().filter(|word| config.four_letter_words.allow(word.word())).collect(),
     }
 }
@@ -321,11 +338,10 @@ fn rules(config: &Config) -> Rules {
 }
 
 /// A client shard on a core of its own.
-async fn run_clients(remote: RemoteShard, tree: Tree, shared: Arc<Shared>, clock: Clock) {
+async fn run_clients(config: Config, remote: RemoteShard, tree: Tree, shared: Arc<Shared>, clock: Clock) {
     let admin = Rc::new(Admin::new(shared, usize::from(remote.settings.shard)));
     let asks = Rc::new(Queue::default());
-    let mut cnxns = Cnxns::new(remote.settings, tree.clone());
-    cnxns.serve(STANDALONE, tree);
+    let cnxns = cnxns(&config, remote.settings, tree);
     let shard = Rc::new(ClientShard::new(cnxns, Rc::clone(&asks), clock, admin));
     let (sender, receiver) = (remote.asks.connect().await, remote.messages.connect().await);
     glommio::spawn_local(mesh::pump_out_batches(asks, sender)).detach();
@@ -373,15 +389,41 @@ const STANDALONE: &str = "standalone";
 /// The top byte of session ids of a standalone server.
 const STANDALONE_SERVER_ID: u8 = 1;
 
+/// The connections of a shard: a server of an ensemble serves nobody before there is a leader.
+fn cnxns(config: &Config, settings: Settings, tree: Tree) -> Cnxns {
+    let mut cnxns = Cnxns::new(settings, tree.clone());
+    if config.ensemble.is_none() {
+        cnxns.serve(STANDALONE, tree);
+    }
+    cnxns
+}
+
+fn standalone(config: &Config, data_tree: DataTree, grace_ms: u64, clock: Clock) -> Engine {
+    let tick_ms = config.tick_time.as_millis() as u64;
+    let sessions = Sessions::new(tick_ms, grace_ms, STANDALONE_SERVER_ID, clock.wall());
+    let mut pipeline =
+        Pipeline::new(data_tree, sessions, rules(config), config.containers, config.digest_enabled, clock.now());
+    for orphan in pipeline.close_orphans(clock.wall()) {
+        tracing::warn!("{orphan}");
+    }
+    Engine::Standalone(Box::new(pipeline))
+}
+
+/// Lets a server take its part in the ensemble.
+fn join(config: &Config, ensemble: &EnsembleConfig, broadcast: &Rc<Broadcast>, upkeep: &Rc<Upkeep>) {
+    let to_election = Rc::new(Queue::default());
+    let port = LearnerPort::new(Rc::clone(broadcast), Rc::clone(upkeep), ensemble, Rc::clone(&to_election), config);
+    glommio::spawn_local(Rc::new(port).run()).detach();
+}
+
 impl Ordering {
     async fn run(self) {
         let Ordering { config, local, ends, recovery, shared, metrics, clock, fatal } = self;
-        let Recovery { data_tree, log: recovered, snapshot, .. } = recovery;
+        let Recovery { data_tree, log: recovered, snapshot, history } = recovery;
         let asks = Rc::new(Queue::default());
         let local = local.map(|(settings, access)| {
             let admin = Rc::new(Admin::new(Arc::clone(&shared), usize::from(settings.shard)));
-            let mut cnxns = Cnxns::new(settings, data_tree.tree().clone());
-            cnxns.serve(STANDALONE, data_tree.tree().clone());
+            let cnxns = cnxns(&config, settings, data_tree.tree().clone());
             (Rc::new(ClientShard::new(cnxns, Rc::clone(&asks), clock, admin)), access)
         });
         let mut downlinks = Vec::new();
@@ -401,14 +443,34 @@ impl Ordering {
         let tick_ms = config.tick_time.as_millis() as u64;
         // Touches are handed on every tick of a client shard, and sessions looked through now and then.
         let grace_ms = 2 * clients::TICK_MS;
-        let sessions = Sessions::new(tick_ms, grace_ms, STANDALONE_SERVER_ID, clock.wall());
-        let mut pipeline =
-            Pipeline::new(data_tree, sessions, rules(&config), config.containers, config.digest_enabled, clock.now());
-        for orphan in pipeline.close_orphans(clock.wall()) {
-            tracing::warn!("{orphan}");
-        }
+        let in_doubt = replace::is_in_doubt(&config.snapshot_dir());
+        let engine = match &config.ensemble {
+            None => standalone(&config, data_tree, grace_ms, clock),
+            Some(ensemble) => {
+                let last = data_tree.tree().zxid();
+                let epochs = match epoch::load(&config.snapshot_dir(), last) {
+                    Ok(epochs) => epochs,
+                    Err(error) => return drop(fatal.send(Stop::Fatal(error.to_string()))),
+                };
+                let settings = effect::Settings {
+                    id: ensemble.my_id,
+                    tick_ms,
+                    init_limit: ensemble.init_limit.into(),
+                    sync_limit: ensemble.sync_limit.into(),
+                };
+                let ordering = peer::Ordering {
+                    rules: rules(&config),
+                    containers: config.containers,
+                    digests: config.digest_enabled,
+                    grace_ms,
+                };
+                let history = history.expect("it is kept for an ensemble");
+                let view = ensemble.view.clone();
+                Engine::Ensemble(Box::new(Peer::new(settings, ordering, view, epochs, data_tree, history, in_doubt)))
+            }
+        };
         let broadcast = Rc::new(Broadcast::new(
-            Engine::Standalone(Box::new(pipeline)),
+            engine,
             Log::new(recovered.end, config.log.flushes_in_flight.map_or(FLUSHES_IN_FLIGHT, |flushes| flushes as usize)),
             Disk::new(&config.log_dir(), config.log.force_sync),
             asks,
@@ -431,7 +493,10 @@ impl Ordering {
         glommio::spawn_local(Rc::clone(&broadcast).tick()).detach();
         glommio::spawn_local(Rc::clone(&upkeep).keep_segments_ready()).detach();
         glommio::spawn_local(Rc::clone(&upkeep).purge(config.snapshot.purge_interval)).detach();
-        glommio::spawn_local(upkeep.take_snapshots(snapshot)).detach();
+        glommio::spawn_local(Rc::clone(&upkeep).take_snapshots(snapshot)).detach();
+        if let Some(ensemble) = &config.ensemble {
+            join(&config, ensemble, &broadcast, &upkeep);
+        }
         if let Some((shard, access)) = local {
             start_clients(&shard, access).await;
         }

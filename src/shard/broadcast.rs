@@ -23,9 +23,10 @@ use crate::storage::format::{self, Link};
 use crate::storage::group_commit::Batch;
 use crate::storage::log::{Log, Spare};
 use crate::tree::{DataTree, Tree};
-use crate::types::{CnxnId, Zxid};
+use crate::types::{CnxnId, ServerId, Zxid};
 use crate::zab::effect::{Effect, Mode};
 use crate::zab::peer::{Event, Output, Peer};
+use crate::zab::quorum::{HostPort, PeerAddress};
 
 /// Requests that are ordered before the flusher gets its turn.
 const ASKS_PER_TURN_MAX: usize = 4096;
@@ -139,6 +140,13 @@ impl Broadcast {
     /// What is to be done outside of the log, in order.
     pub fn effects(&self) -> &Rc<Queue<Effect>> {
         &self.effects
+    }
+
+    /// Where a server of the ensemble listens for learners.
+    pub fn learner_addresses(&self, id: ServerId) -> Vec<HostPort> {
+        let Engine::Ensemble(peer) = &*self.engine.borrow() else { return Vec::new() };
+        let member = peer.view().current().member(id).or(peer.view().last_seen().member(id));
+        member.map_or_else(Vec::new, |member| member.addresses.iter().map(PeerAddress::quorum).collect())
     }
 
     /// Whether the learner's disk is behind, so that the link to the leader may be left unread.

@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use super::listener;
 use super::mesh::Queue;
 use super::upkeep::Upkeep;
 use crate::proto::quorum::{Packet, PacketKind};
+use crate::server::config::{Config, EnsembleConfig};
 use crate::storage::epoch;
 use crate::storage::recovery::{self, Recovery};
 use crate::storage::snapshot_format::{Decoder, Encoder, Form, SnapshotSource};
@@ -29,6 +30,7 @@ use crate::tree::DataTree;
 use crate::types::{ServerId, Zxid};
 use crate::zab::effect::{Effect, Epochs, LinkId, Mode, Standing};
 use crate::zab::peer::Event;
+use crate::zab::quorum::{HostPort, PeerAddress};
 
 /// Bytes that wait to be sent over one link; a learner that is further behind is given up.
 pub const LINK_BYTES_MAX: usize = 256 << 20;
@@ -49,16 +51,13 @@ pub enum ToElection {
     Established(crate::types::Epoch),
 }
 
-/// Where a server's learner port is; resolved anew at each attempt, on a thread that may block.
-pub type Resolve = dyn Fn(ServerId) -> Box<dyn FnOnce() -> io::Result<Vec<SocketAddr>> + Send>;
-
 /// See the module.
 pub struct LearnerPort {
     broadcast: Rc<Broadcast>,
     upkeep: Rc<Upkeep>,
     /// Where this server listens while it leads.
-    listen_on: SocketAddr,
-    resolve: Box<Resolve>,
+    addresses: Vec<HostPort>,
+    listen_on_all_ips: bool,
     to_election: Rc<Queue<ToElection>>,
     snapshot_dir: PathBuf,
     log_dir: PathBuf,
@@ -66,7 +65,7 @@ pub struct LearnerPort {
     packet_bytes_max: usize,
     links: RefCell<BTreeMap<LinkId, Rc<Link>>>,
     next_link: Cell<LinkId>,
-    accepting: RefCell<Option<JoinHandle<()>>>,
+    accepting: RefCell<Vec<JoinHandle<()>>>,
 }
 
 /// What is to be sent over one link.
@@ -84,26 +83,23 @@ enum Outgoing {
 
 impl LearnerPort {
     /// The learner port of the server that `broadcast` drives.
-    #[allow(clippy::too_many_arguments)] // Assembled in one place.
     pub fn new(
         broadcast: Rc<Broadcast>,
         upkeep: Rc<Upkeep>,
-        listen_on: SocketAddr,
-        resolve: Box<Resolve>,
+        ensemble: &EnsembleConfig,
         to_election: Rc<Queue<ToElection>>,
-        snapshot_dir: PathBuf,
-        log_dir: PathBuf,
-        packet_bytes_max: usize,
+        config: &Config,
     ) -> LearnerPort {
         LearnerPort {
             broadcast,
             upkeep,
-            listen_on,
-            resolve,
+            addresses: ensemble.me().addresses.iter().map(PeerAddress::quorum).collect(),
+            listen_on_all_ips: ensemble.listen_on_all_ips,
             to_election,
-            snapshot_dir,
-            log_dir,
-            packet_bytes_max,
+            snapshot_dir: config.snapshot_dir(),
+            log_dir: config.log_dir(),
+            // A transaction may be a little larger than the request that it was made of.
+            packet_bytes_max: 2 * config.max_buffer_bytes as usize,
             links: RefCell::default(),
             next_link: Cell::new(0),
             accepting: RefCell::default(),
@@ -142,11 +138,14 @@ impl LearnerPort {
                 glommio::spawn_local(async move { port.dial(leader).await }).detach();
             }
             Effect::Listen => {
-                let accepting = glommio::spawn_local(async move { port.accept().await }).detach();
-                *self.accepting.borrow_mut() = Some(accepting);
+                for address in self.addresses.clone() {
+                    let port = Rc::clone(&port);
+                    let accepting = glommio::spawn_local(async move { port.accept(address).await }).detach();
+                    self.accepting.borrow_mut().push(accepting);
+                }
             }
             Effect::Unlisten => {
-                if let Some(accepting) = self.accepting.take() {
+                for accepting in self.accepting.take() {
                     accepting.cancel();
                 }
             }
@@ -260,7 +259,14 @@ impl LearnerPort {
     }
 
     async fn connect(&self, leader: ServerId) -> io::Result<TcpStream> {
-        let resolve = (self.resolve)(leader);
+        let addresses = self.broadcast.learner_addresses(leader);
+        let resolve = move || -> io::Result<Vec<SocketAddr>> {
+            let mut found = Vec::new();
+            for address in addresses {
+                found.extend((address.host.as_str(), address.port).to_socket_addrs()?);
+            }
+            Ok(found)
+        };
         let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address");
         for addr in blocking(resolve).await? {
             match TcpStream::connect_timeout(addr, Duration::from_secs(2)).await {
@@ -271,11 +277,18 @@ impl LearnerPort {
         Err(last)
     }
 
-    async fn accept(self: Rc<Self>) {
-        let addr = self.listen_on;
-        let listener: TcpListener = match blocking(move || listener::open(addr, None)).await {
+    async fn accept(self: Rc<Self>, address: HostPort) {
+        let all = self.listen_on_all_ips;
+        let text = address.to_string();
+        let open = move || {
+            let host = if all { "0.0.0.0" } else { address.host.as_str() };
+            let mut addrs = (host, address.port).to_socket_addrs()?;
+            let addr = addrs.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it has no address"))?;
+            listener::open(addr, None)
+        };
+        let listener: TcpListener = match blocking(open).await {
             Ok(socket) => listener::adopt(socket),
-            Err(error) => return self.broadcast.fail(format!("cannot listen for learners on {addr}: {error}")),
+            Err(error) => return self.broadcast.fail(format!("cannot listen for learners on {text}: {error}")),
         };
         loop {
             match listener.accept().await {

@@ -52,6 +52,13 @@ impl StorageError {
     }
 }
 
+impl StorageError {
+    /// Whether what is on disk is not what was written there, so that a copy of it may help.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, StorageError::Damaged { .. } | StorageError::NoValidSnapshot { .. })
+    }
+}
+
 impl fmt::Display for StorageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

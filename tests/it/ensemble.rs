@@ -128,7 +128,7 @@ fn what_was_acknowledged_survives_the_leader_and_its_session_moves() {
     let mut client = ensemble.servers[leader].client();
     client.call(&create("/kept", Some(b"1"))).ok();
     client.call(&create_ephemeral("/mine")).ok();
-    let (session, password) = (client.session, client.password.clone());
+    let (session, password) = (client.session, client.password);
     ensemble.servers[leader].kill();
     let rest: Vec<usize> = (0..3).filter(|index| *index != leader).collect();
     ensemble.wait_for_leader_among(&rest);

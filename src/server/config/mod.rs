@@ -231,6 +231,12 @@ pub struct Loaded {
 }
 
 impl Config {
+    /// What is said about placement, and by which server.
+    pub fn overrides(&self) -> placement::Overrides {
+        let turn = self.ensemble.as_ref().map_or(0, |ensemble| ensemble.my_id.0 as usize);
+        placement::Overrides { turn, ..self.placement.clone() }
+    }
+
     /// Reads and checks the file. The environment adds what its JVM flags set.
     ///
     /// Errors: every variant of [`ConfigError`] but [`ConfigError::NotFound`]. Looks up the host name of

@@ -242,6 +242,7 @@ fn log(settings: &Settings) -> LogConfig {
 
 fn overrides(settings: &Settings) -> placement::Overrides {
     placement::Overrides {
+        turn: 0,
         cores: settings.set_cores("ringkeeper.cores"),
         client_shards: settings.set_number("ringkeeper.clientShards"),
         broadcast: settings.set_core("ringkeeper.broadcastCore"),
