@@ -28,6 +28,7 @@ use crate::shard::disk::Disk;
 use crate::shard::learner_port::LearnerPort;
 use crate::shard::listener;
 use crate::shard::mesh::{self, Queue};
+use crate::shard::peers::Peers;
 use crate::shard::stalls;
 use crate::shard::upkeep::Upkeep;
 use crate::storage::epoch;
@@ -410,10 +411,12 @@ fn standalone(config: &Config, data_tree: DataTree, grace_ms: u64, clock: Clock)
 }
 
 /// Lets a server take its part in the ensemble.
-fn join(config: &Config, ensemble: &EnsembleConfig, broadcast: &Rc<Broadcast>, upkeep: &Rc<Upkeep>) {
+fn join(config: &Config, ensemble: &EnsembleConfig, broadcast: &Rc<Broadcast>, upkeep: &Rc<Upkeep>, clock: Clock) {
     let to_election = Rc::new(Queue::default());
     let port = LearnerPort::new(Rc::clone(broadcast), Rc::clone(upkeep), ensemble, Rc::clone(&to_election), config);
     glommio::spawn_local(Rc::new(port).run()).detach();
+    let peers = Peers::new(Rc::clone(broadcast), clock, ensemble, config.reconfig_enabled);
+    Rc::new(peers).start(to_election);
 }
 
 impl Ordering {
@@ -495,7 +498,7 @@ impl Ordering {
         glommio::spawn_local(Rc::clone(&upkeep).purge(config.snapshot.purge_interval)).detach();
         glommio::spawn_local(Rc::clone(&upkeep).take_snapshots(snapshot)).detach();
         if let Some(ensemble) = &config.ensemble {
-            join(&config, ensemble, &broadcast, &upkeep);
+            join(&config, ensemble, &broadcast, &upkeep, clock);
         }
         if let Some((shard, access)) = local {
             start_clients(&shard, access).await;

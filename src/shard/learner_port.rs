@@ -150,7 +150,7 @@ impl LearnerPort {
                 }
             }
             Effect::Serve(mode, _, epoch) => {
-                tracing::info!("{} - LEADER ELECTION TOOK part in epoch {epoch}", mode_name(mode));
+                tracing::info!("{} in epoch {epoch}: clients are served", mode_name(mode));
                 self.to_election.push(ToElection::Established(epoch));
             }
             Effect::Unserve => {}

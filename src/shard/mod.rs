@@ -17,5 +17,6 @@ pub mod disk;
 pub mod learner_port;
 pub mod listener;
 pub mod mesh;
+pub mod peers;
 pub mod stalls;
 pub mod upkeep;

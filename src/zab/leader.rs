@@ -174,6 +174,11 @@ impl Leader {
         (serving.count() - observers, observers)
     }
 
+    /// Whether this server has connected.
+    pub fn has_learner(&self, sid: ServerId) -> bool {
+        self.learners.values().any(|learner| learner.sid == sid)
+    }
+
     /// All links, to be closed when the role ends.
     pub fn links(&self) -> impl Iterator<Item = LinkId> {
         self.learners.keys().copied()

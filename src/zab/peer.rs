@@ -16,6 +16,8 @@
 //!
 //! Source: `QuorumPeer.java`.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::effect::{Effect, Epochs, LinkId, Mode, Settings, Standing};
@@ -38,8 +40,10 @@ use crate::types::{Instant, ServerId, WallMs, Zxid};
 pub enum Event {
     /// A client shard asks.
     Ask(Ask),
-    /// The election has ended.
-    Elected(ServerId),
+    /// The election has ended: the leader, and who is known to agree.
+    Elected(ServerId, BTreeSet<ServerId>),
+    /// A participant looks for a leader, and this server, which leads, hears of it.
+    VoterLooks(ServerId),
     /// The leader has taken the connection that was asked for by [`Effect::Dial`].
     LeaderConnected(LinkId),
     /// The leader cannot be reached.
@@ -118,6 +122,8 @@ struct Following {
 struct Leading {
     leader: Leader,
     state: LeaderState,
+    /// Who agreed with the election and has not looked for another leader since. Of no interest once it is established.
+    supporters: BTreeSet<ServerId>,
 }
 
 enum LeaderState {
@@ -201,7 +207,8 @@ impl Peer {
     pub fn handle(&mut self, now: Instant, wall: WallMs, event: Event) {
         match event {
             Event::Ask(ask) => self.on_ask(now, wall, ask),
-            Event::Elected(leader) => self.on_elected(now, leader),
+            Event::Elected(leader, supporters) => self.on_elected(now, leader, supporters),
+            Event::VoterLooks(voter) => self.on_voter_looks(voter),
             Event::LeaderConnected(link) => self.on_leader_connected(now, wall, link),
             Event::LeaderUnreachable(why) => {
                 if matches!(self.role, Role::Dialing(_)) {
@@ -347,7 +354,7 @@ impl Peer {
         }
     }
 
-    fn on_elected(&mut self, now: Instant, elected: ServerId) {
+    fn on_elected(&mut self, now: Instant, elected: ServerId, supporters: BTreeSet<ServerId>) {
         let data_tree = match std::mem::replace(&mut self.role, Role::Changing) {
             Role::Looking(data_tree) => data_tree,
             // The result of an election that was given up.
@@ -361,8 +368,21 @@ impl Peer {
         let mut out = leader::Out::default();
         let last = data_tree.tree().zxid();
         let leader = Leader::new(self.settings, self.view.clone(), self.epochs, last, now, &mut out);
-        self.role = Role::Leading(Box::new(Leading { leader, state: LeaderState::Waiting(Box::new(data_tree)) }));
+        self.role =
+            Role::Leading(Box::new(Leading { leader, state: LeaderState::Waiting(Box::new(data_tree)), supporters }));
         self.after_leader(now, WallMs::default(), out);
+    }
+
+    /// A leader whose voters have left it before it had their history acknowledged waits for nobody.
+    fn on_voter_looks(&mut self, voter: ServerId) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        leading.supporters.remove(&voter);
+        if !leading.leader.is_established()
+            && !leading.leader.has_learner(voter)
+            && !self.view.contains_quorum(&leading.supporters)
+        {
+            self.end_role(&format!("server {voter} looks for another leader"));
+        }
     }
 
     fn on_leader_connected(&mut self, now: Instant, wall: WallMs, link: LinkId) {
@@ -512,7 +532,7 @@ impl Peer {
 
     fn pump_leading(&mut self, now: Instant) {
         let Role::Leading(leading) = &mut self.role else { return };
-        let Leading { leader, state: LeaderState::Ordering(pipeline) } = leading.as_mut() else { return };
+        let Leading { leader, state: LeaderState::Ordering(pipeline), .. } = leading.as_mut() else { return };
         let mut out = leader::Out::default();
         let Proposals { bytes, ends } = pipeline.take_proposals(Proposals::default());
         let (bytes, mut start) = (Bytes::from(bytes), 0);
@@ -587,7 +607,7 @@ impl Peer {
         let mut reload = false;
         let data_tree = match std::mem::replace(&mut self.role, Role::Changing) {
             Role::Leading(leading) => {
-                let Leading { leader, state } = *leading;
+                let Leading { leader, state, .. } = *leading;
                 self.output.notes.push(format!("Shutdown Leader! reason: {why}"));
                 for link in leader.links() {
                     self.output.effects.push(Effect::Close(link, "the leader steps down".to_owned()));

@@ -110,7 +110,7 @@ fn three_servers_elect_a_leader_and_all_of_them_serve_the_same() {
 
 #[test]
 fn one_server_of_three_serves_nobody() {
-    let mut ensemble = Ensemble::new(3, 0, "");
+    let mut ensemble = Ensemble::new(3, 0, "4lw.commands.whitelist=srvr, ruok\n");
     ensemble.servers[0].spawn();
     let address = ensemble.servers[0].address();
     let answer = wait_for("an answer", || try_ask(&address, "srvr"));

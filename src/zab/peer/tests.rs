@@ -310,7 +310,7 @@ impl Cluster {
         ids.sort_by_key(|id| *id != elected);
         for id in ids {
             self.server(id).looking = None;
-            self.event(id, Event::Elected(ServerId(elected)));
+            self.event(id, Event::Elected(ServerId(elected), voters.clone()));
         }
     }
 
