@@ -47,16 +47,8 @@ pub struct EnsembleConfig {
     pub epoch_wait_max: Option<Duration>,
     /// `standaloneEnabled`: whether a configuration with one participant is a standalone server.
     pub standalone_enabled: bool,
-    /// `observerMasterPort`: where followers serve observers.
-    pub observer_master_port: Option<u16>,
     /// `syncEnabled`: an observer keeps log and snapshots.
     pub sync_enabled: bool,
-    /// `localSessionsEnabled`: sessions begin on their server alone.
-    pub local_sessions: bool,
-    /// `localSessionsUpgradingEnabled`: such a session becomes global with its first ephemeral node.
-    pub local_sessions_upgrading: bool,
-    /// `readonlymode.enabled`: clients that allow it are served from what is here when the quorum is lost.
-    pub read_only_mode: bool,
 }
 
 impl EnsembleConfig {
@@ -194,6 +186,11 @@ pub(super) fn config(
 ) -> Result<(EnsembleConfig, Option<ClientPart>), ConfigError> {
     let Lines { lines, verifier, dynamic_file } = lines;
     let (init_limit, sync_limit) = (ticks(settings, "initLimit")?, ticks(settings, "syncLimit")?);
+    if settings.is_on("reconfigEnabled")
+        && let Some(set) = settings.get("reconfigEnabled")
+    {
+        return Err(set.invalid("an ensemble cannot be reconfigured while it runs yet", "false"));
+    }
     let my_id = my_id(data_dir, &verifier)?;
     let me = verifier.member(my_id).expect("it was looked up");
     let my_line = lines.iter().find(|line| Member::parse(&line.key, &line.value).as_ref() == Ok(me));
@@ -238,11 +235,7 @@ pub(super) fn config(
             ms => Some(Duration::from_millis(ms.unsigned_abs())),
         },
         standalone_enabled: settings.is_on("standaloneEnabled"),
-        observer_master_port: settings.limit("observerMasterPort"),
         sync_enabled: settings.is_on("syncEnabled"),
-        local_sessions: settings.is_on("localSessionsEnabled"),
-        local_sessions_upgrading: settings.is_on("localSessionsUpgradingEnabled"),
-        read_only_mode: settings.is_on("readonlymode.enabled"),
     };
     Ok((config, client))
 }

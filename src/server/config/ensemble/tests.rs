@@ -99,33 +99,43 @@ fn one_participant_may_be_an_ensemble() {
 }
 
 #[test]
+fn what_an_ensemble_cannot_do_yet_is_refused() {
+    for (setting, what) in [
+        ("reconfigEnabled=true", "an ensemble cannot be reconfigured while it runs yet; allowed: false"),
+        ("localSessionsEnabled=true", "there are no local sessions yet; remove it, and all sessions are global"),
+        ("readonlymode.enabled=true", "there is no read-only mode yet; remove it"),
+        ("observerMasterPort=2191", "followers serve no observers yet; remove it, and observers connect to the leader"),
+    ] {
+        let (loaded, _) = load(&format!("{THREE}{setting}"), &[("d/myid", "1")]);
+        let said = loaded.expect_err(setting).to_string();
+        assert!(said.contains(what), "{setting}: {said}");
+    }
+}
+
+#[test]
 fn values_reach_their_fields() {
     let found = ensemble(&format!("tickTime=2000\n{THREE}"), &[("d/myid", "1")]);
     assert_eq!((found.init_limit, found.sync_limit, found.connect_to_learner_master_limit), (10, 5, 10));
     assert_eq!(found.hello_timeout, Duration::from_secs(10));
     assert_eq!(found.connect_timeout, Duration::from_secs(5));
     assert_eq!((found.port_bind_tries, found.election), (Some(3), Timing::default()));
-    assert_eq!((found.epoch_wait_max, found.observer_master_port), (None, None));
+    assert_eq!(found.epoch_wait_max, None);
     assert!(found.sync_enabled && found.standalone_enabled);
-    assert!(!found.listen_on_all_ips && !found.multi_address && !found.read_only_mode);
-    assert!(!found.local_sessions && !found.local_sessions_upgrading);
+    assert!(!found.listen_on_all_ips && !found.multi_address);
     let found = ensemble(
         &format!(
             "{THREE}connectToLearnerMasterLimit=2\nquorumListenOnAllIPs=true\nmultiAddress.enabled=true\n\
              cnxTimeout=7\nquorumCnxnTimeoutMs=8\nelectionPortBindRetry=0\nfastleader.minNotificationInterval=9\n\
-             fastleader.maxNotificationInterval=10\nleader.maxTimeToWaitForEpoch=0\nobserverMasterPort=2191\n\
-             syncEnabled=false\nlocalSessionsEnabled=true\nlocalSessionsUpgradingEnabled=true\n\
-             readonlymode.enabled=true\nserver.4=b:1:2|a:1:2"
+             fastleader.maxNotificationInterval=10\nleader.maxTimeToWaitForEpoch=0\n\
+             syncEnabled=false\nserver.4=b:1:2|a:1:2"
         ),
         &[("d/myid", "4")],
     );
     assert_eq!(found.connect_to_learner_master_limit, 2);
-    assert!(found.listen_on_all_ips && found.multi_address && found.read_only_mode);
-    assert!(found.local_sessions && found.local_sessions_upgrading && !found.sync_enabled);
+    assert!(found.listen_on_all_ips && found.multi_address && !found.sync_enabled);
     assert_eq!((found.connect_timeout, found.hello_timeout), (Duration::from_millis(7), Duration::from_millis(8)));
     assert_eq!((found.port_bind_tries, found.epoch_wait_max), (None, Some(Duration::ZERO)));
     assert_eq!((found.election.resend_min_ms, found.election.resend_max_ms), (9, 10));
-    assert_eq!(found.observer_master_port, Some(2191));
     assert_eq!(found.me().to_string(), "a:1:2|b:1:2:participant");
 }
 
