@@ -1,0 +1,292 @@
+"""Ensembles of ringkeeper and Apache servers; mixed.sh has the manual."""
+
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from kazoo.client import KazooClient
+from kazoo.exceptions import KazooException, NodeExistsError
+from kazoo.handlers.threading import KazooTimeoutError
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+RINGKEEPER = os.path.abspath(os.environ.get("RINGKEEPER", "target/debug/ringkeeper"))
+PATIENCE = 60
+# Out of the range that outgoing connections are given.
+PORTS = iter(range(10000 + os.getpid() % 1000 * 20, 32000))
+logging.getLogger("kazoo").setLevel(logging.CRITICAL)
+
+
+def free_port():
+    for port in PORTS:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
+    raise SystemExit("no port is free")
+
+
+def wait(what, look):
+    """Waits until `look` finds something, at most PATIENCE seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"waited {PATIENCE} s for {what}")
+
+
+class Server:
+    """One server of an ensemble, of either kind, on a directory of its own."""
+
+    def __init__(self, root, number):
+        self.number, self.root = number, root
+        self.client_port, self.quorum_port, self.election_port = free_port(), free_port(), free_port()
+        self.process, self.kind, self.generation = None, None, 0
+
+    def line(self):
+        return f"server.{self.number}=127.0.0.1:{self.quorum_port}:{self.election_port}:participant"
+
+    def start(self, kind, lines, fresh=False):
+        """`kind` is `ringkeeper` or a version of Apache's."""
+        assert self.process is None
+        self.kind = kind
+        self.generation += fresh
+        directory = os.path.join(self.root, f"{self.number}.{self.generation}")
+        os.makedirs(directory, exist_ok=True)
+        data = os.path.join(directory, "data")
+        settings = ["tickTime=1000", "initLimit=20", "syncLimit=10", "4lw.commands.whitelist=*"]
+        if kind == "ringkeeper":
+            os.makedirs(data, exist_ok=True)
+            with open(os.path.join(data, "myid"), "w") as file:
+                file.write(f"{self.number}\n")
+            config = os.path.join(directory, "zoo.cfg")
+            with open(config, "w") as file:
+                settings += [f"dataDir={data}", f"clientPort={self.client_port}", "ringkeeper.segmentBytes=1048576"]
+                file.write("\n".join(settings + lines) + "\n")
+            command = [RINGKEEPER, "start-foreground", config]
+        else:
+            command = [os.path.join(HERE, "apache.sh"), "run", "--data", data, "--port", str(self.client_port)]
+            command += ["--version", kind, "--myid", str(self.number)]
+            for setting in settings + lines:
+                command += ["--cfg", setting]
+        self.log = os.path.join(directory, "out")
+        with open(self.log, "a") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=directory)
+
+    def stop(self, how=signal.SIGKILL):
+        self.process.send_signal(how)
+        self.process.wait(30)
+        self.process = None
+
+    def word(self, word):
+        try:
+            with socket.create_connection(("127.0.0.1", self.client_port), 1) as connection:
+                connection.settimeout(2)
+                connection.sendall(word.encode())
+                answer = b""
+                while chunk := connection.recv(65536):
+                    answer += chunk
+                return answer.decode()
+        except OSError:
+            return ""
+
+    def mode(self):
+        if self.process and self.process.poll() is not None:
+            raise AssertionError(f"server {self.number} ({self.kind}) ended: see {self.log}")
+        modes = [line[6:] for line in self.word("srvr").splitlines() if line.startswith("Mode: ")]
+        return modes[0] if modes else None
+
+    def client(self):
+        client = KazooClient(f"127.0.0.1:{self.client_port}", timeout=20)
+        client.start(PATIENCE)
+        return client
+
+
+class Ensemble:
+    def __init__(self, root, kinds):
+        self.servers = [Server(root, number) for number in range(1, len(kinds) + 1)]
+        self.lines = [server.line() for server in self.servers]
+        for server, kind in zip(self.servers, kinds):
+            server.start(kind, self.lines)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for server in self.servers:
+            if server.process:
+                server.stop()
+
+    def running(self):
+        return [server for server in self.servers if server.process]
+
+    def wait_until_all_serve(self):
+        for server in self.running():
+            wait(f"server {server.number} ({server.kind}) to serve", server.mode)
+
+    def leader(self):
+        return wait("a leader", lambda: next((s for s in self.running() if s.mode() == "leader"), None))
+
+    def addresses(self):
+        return ",".join(f"127.0.0.1:{server.client_port}" for server in self.servers)
+
+
+def tree_of(server):
+    """All znodes: data, ACL and every field of the Stat."""
+    client = server.client()
+    try:
+        client.sync("/")
+        found, paths = {}, ["/"]
+        while paths:
+            path = paths.pop()
+            # The configuration node is each server's own as long as nothing is reconfigured.
+            if path != "/zookeeper/config":
+                found[path] = (client.get(path), client.get_acls(path)[0])
+            paths += [path.rstrip("/") + "/" + child for child in client.get_children(path)]
+        return found
+    finally:
+        client.stop()
+        client.close()
+
+
+def assert_same_trees(ensemble):
+    trees = [(server, tree_of(server)) for server in ensemble.running()]
+    first, expected = trees[0]
+    for server, tree in trees[1:]:
+        different = {path for path in expected.keys() | tree.keys() if expected.get(path) != tree.get(path)}
+        for path in sorted(different)[:5]:
+            print(f"{path}: {first.kind} {expected.get(path)}, {server.kind} {tree.get(path)}")
+        assert not different, f"{len(different)} znodes differ between {first.number} and {server.number}"
+    for server in ensemble.running():
+        figures = dict(line.split("\t", 1) for line in server.word("mntr").splitlines() if "\t" in line)
+        assert figures.get("zk_digest_mismatches_count", "0") == "0", f"server {server.number} saw another digest"
+        with open(server.log) as log:
+            assert "Digests are not matching" not in log.read(), f"see {server.log}"
+
+
+def write_through(server, name):
+    client = server.client()
+    try:
+        client.ensure_path(f"/{name}/deep")
+        client.create(f"/{name}/ephemeral", b"e", ephemeral=True)
+        assert client.create(f"/{name}/s-", sequence=True) == f"/{name}/s-0000000002"
+        client.set(f"/{name}", name.encode())
+        try:
+            client.create(f"/{name}")
+            raise AssertionError("a znode was created twice")
+        except NodeExistsError:
+            pass
+        transaction = client.transaction()
+        transaction.create(f"/{name}/in-multi", b"1")
+        transaction.set_data(f"/{name}", b"2")
+        transaction.check(f"/{name}", 77)
+        assert any(isinstance(result, Exception) for result in transaction.commit())
+        assert client.exists(f"/{name}/in-multi") is None
+        for i in range(50):
+            client.set(f"/{name}/deep", str(i).encode())
+    finally:
+        client.stop()
+        client.close()
+
+
+def mix(root, kinds):
+    with Ensemble(root, kinds) as ensemble:
+        ensemble.wait_until_all_serve()
+        for server in ensemble.servers:
+            write_through(server, f"by-{server.number}")
+        assert_same_trees(ensemble)
+        # Each that leads in its turn is killed, misses something, and comes back.
+        led = set()
+        for round in range(3):
+            leader = ensemble.leader()
+            led.add(leader.kind)
+            leader.stop()
+            ensemble.leader()
+            ensemble.wait_until_all_serve()
+            write_through(ensemble.running()[0], f"round-{round}")
+            leader.start(leader.kind, ensemble.lines)
+            ensemble.wait_until_all_serve()
+            assert_same_trees(ensemble)
+        print(f"{' '.join(kinds)}: led by {' and '.join(sorted(led))}, and all trees are the same")
+
+
+class Load(threading.Thread):
+    """Creates znodes one after the other and remembers which were acknowledged."""
+
+    def __init__(self, addresses):
+        super().__init__(daemon=True)
+        self.client = KazooClient(addresses, timeout=20, connection_retry={"max_tries": -1, "delay": 0.05})
+        self.client.start(PATIENCE)
+        self.session = self.client.client_id[0]
+        self.client.create("/load")
+        self.client.create("/load/alive", b"", ephemeral=True)
+        self.acknowledged, self.done, self.error = [], False, None
+
+    def run(self):
+        number = 0
+        while not self.done:
+            number += 1
+            try:
+                self.client.create(f"/load/n{number}", str(number).encode())
+                self.acknowledged.append(number)
+            except NodeExistsError:
+                pass
+            except (KazooException, KazooTimeoutError) as lost:
+                self.error = lost
+                time.sleep(0.02)
+
+    def finish(self):
+        self.done = True
+        self.join(PATIENCE)
+        assert len(self.acknowledged) > 100, f"hardly anything was written: {self.error}"
+        wait("the client to be connected", lambda: self.client.connected)
+        assert self.client.client_id[0] == self.session, "the session was lost"
+        there = set(self.client.get_children("/load"))
+        lost = [number for number in self.acknowledged if f"n{number}" not in there]
+        assert not lost, f"{len(lost)} of {len(self.acknowledged)} acknowledged writes are lost: {lost[:5]}"
+        assert "alive" in there, "an ephemeral of a live session is gone"
+        self.client.stop()
+        self.client.close()
+
+
+def rolling(root, version, rounds):
+    with Ensemble(root, [version] * 3) as ensemble:
+        ensemble.wait_until_all_serve()
+        load = Load(ensemble.addresses())
+        load.start()
+        for _ in range(rounds):
+            for kind in ["ringkeeper", version]:
+                for server in ensemble.servers:
+                    server.stop(signal.SIGTERM)
+                    ensemble.leader()
+                    # A server of the other kind begins with nothing, and copies all from the leader.
+                    server.start(kind, ensemble.lines, fresh=True)
+                    wait(f"server {server.number} to serve", server.mode)
+        load.finish()
+        assert_same_trees(ensemble)
+        print(f"{version} -> ringkeeper -> {version}: {len(load.acknowledged)} acknowledged writes, none lost")
+
+
+def main():
+    version, long = sys.argv[1], "--long" in sys.argv[2:]
+    root = tempfile.mkdtemp(prefix="mixed.", dir=os.path.dirname(RINGKEEPER))
+    r = "ringkeeper"
+    for index, kinds in enumerate([[r, version, version], [version, r, r], [version, version, r], [r, r, version]]):
+        mix(os.path.join(root, f"mix{index}"), kinds)
+    rolling(os.path.join(root, "rolling"), version, 10 if long else 1)
+    shutil.rmtree(root)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Ensembles of ringkeeper and Apache servers: each kind leads, follows and is replaced by the other.
+#
+#   mixed.sh 3.8|3.9 [--long]
+#
+# Every mix of three servers: writes through each of them, a killed leader, a server that comes back; the whole tree the
+# same on all at the end. Then an ensemble of Apache servers is replaced server by server, and back again, under load: no
+# acknowledged write may be lost, and the session has to stay. --long does it more often.
+#
+# RINGKEEPER tells which program is started. When it fails, the directory is kept and named.
+set -euo pipefail
+
+peers_source=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+peers_dir=${PEERS_DIR:-$(cd "$peers_source/../.." && pwd)/target/peers}
+[ $# -ge 1 ] || {
+    sed -n '2,/^set -euo/{/^#/{s/^# \{0,1\}//;p}}' "${BASH_SOURCE[0]}" >&2
+    exit 2
+}
+PYTHONPATH=$peers_dir/kazoo PYTHONDONTWRITEBYTECODE=1 exec "$peers_dir/venv/bin/python" "$peers_source/mixed.py" "$@"
