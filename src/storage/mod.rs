@@ -17,6 +17,7 @@ pub mod replace;
 pub mod replay;
 pub mod segments;
 pub mod snapshot;
+pub mod snapshot_load;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -6,11 +6,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, SyncSender};
+use std::thread;
 
 use bytes::Bytes;
 
 use super::error::StorageError;
-use super::format::{self, BLOCK_BYTES, End, Link, SegmentHeader};
+use super::format::{self, BLOCK_BYTES, End, Link, SegmentHeader, Walk};
 use super::log::{Filled, Spare};
 use super::mmap::MappedFile;
 use super::replay::Replay;
@@ -19,6 +21,10 @@ use crate::types::Zxid;
 
 const PREFIX: &str = "ringlog.";
 const ZEROS_BYTES: usize = 1 << 20;
+/// Transactions that are decoded and handed on at a time at a start.
+const BATCH_TXNS: usize = 256;
+/// How many such batches wait to be applied, at the most.
+const BATCHES_AHEAD: usize = 8;
 
 /// What [`recover`] found.
 #[derive(Debug)]
@@ -149,27 +155,8 @@ pub fn recover(dir: &Path, replay: &mut Replay) -> Result<Recovered, StorageErro
         if header.sequence() != sequence {
             return Err(damaged(&path, 0, format!("its header is that of segment {}", header.sequence())));
         }
-        let walk = format::walk(&map, &header, |record| {
-            let last = replay.last();
-            if record.zxid <= last || replay.leaves_out(record.zxid) {
-                return Ok(());
-            }
-            if !record.zxid.follows(last) {
-                let what = format!("{} comes after {last}: what lies between is in no file", record.zxid);
-                return Err(damaged(&path, record.position, what));
-            }
-            let payload = Bytes::copy_from_slice(record.payload);
-            let logged = LoggedTxn::decode(&payload)
-                .map_err(|error| damaged(&path, record.position, format!("{} cannot be read: {error}", record.zxid)))?;
-            replay.apply(&logged, &payload);
-            let digest = replay.data_tree.tree().digest();
-            if let Some(expected) = logged.digest.filter(|expected| *expected != digest) {
-                let what = format!("{} leads to digest {digest:x}, but {expected:x} was logged", record.zxid);
-                return Err(damaged(&path, record.position, what));
-            }
-            recovered.applied += 1;
-            Ok(())
-        })?;
+        let (walk, applied) = replay_segment(&path, &map, &header, replay)?;
+        recovered.applied += applied;
         let end = match walk.end {
             End::Clean(end) => end,
             End::Damaged { link, witness, witness_zxid } => {
@@ -214,6 +201,84 @@ pub fn recover(dir: &Path, replay: &mut Replay) -> Result<Recovered, StorageErro
         before = Some((sequence, path, end));
     }
     Ok(recovered)
+}
+
+/// Applies what a segment has that is newer than the tree: one thread checks and decodes, the calling one applies. Returns
+/// how many transactions were applied, too.
+fn replay_segment(
+    path: &Path,
+    segment: &[u8],
+    header: &SegmentHeader,
+    replay: &mut Replay,
+) -> Result<(Walk, u64), StorageError> {
+    let start = replay.last();
+    let mut applied = 0;
+    thread::scope(|scope| {
+        let (give, take) = mpsc::sync_channel(BATCHES_AHEAD);
+        let reader = scope.spawn(move || decode(path, segment, header, start, &give));
+        // Dropped on an error, so that the other thread ends too.
+        for decoded in take.into_iter().flatten() {
+            if !replay.leaves_out(decoded.logged.header.zxid) {
+                apply(path, &decoded, replay)?;
+                applied += 1;
+            }
+        }
+        let walked = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        walked.map(|walk| (walk, applied))
+    })
+}
+
+/// A transaction that is to be applied.
+struct Decoded {
+    position: u64,
+    logged: LoggedTxn,
+    /// What it was read from.
+    payload: Bytes,
+}
+
+/// Walks over a segment and gives its transactions after `start`, with their positions, for as long as somebody takes them.
+fn decode(
+    path: &Path,
+    segment: &[u8],
+    header: &SegmentHeader,
+    start: Zxid,
+    give: &SyncSender<Vec<Decoded>>,
+) -> Result<Walk, StorageError> {
+    let mut batch = Vec::with_capacity(BATCH_TXNS);
+    let walk = format::walk(segment, header, |record| {
+        if record.zxid <= start {
+            return Ok(());
+        }
+        let payload = Bytes::copy_from_slice(record.payload);
+        let logged = LoggedTxn::decode(&payload)
+            .map_err(|error| damaged(path, record.position, format!("{} cannot be read: {error}", record.zxid)))?;
+        batch.push(Decoded { position: record.position, logged, payload });
+        if batch.len() == BATCH_TXNS {
+            // Nobody takes them where applying has failed, and then the error is told there.
+            let _ = give.send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH_TXNS)));
+        }
+        Ok(())
+    })?;
+    let _ = give.send(batch);
+    Ok(walk)
+}
+
+fn apply(path: &Path, decoded: &Decoded, replay: &mut Replay) -> Result<(), StorageError> {
+    let Decoded { position, logged, payload } = decoded;
+    let (zxid, last) = (logged.header.zxid, replay.last());
+    if !zxid.follows(last) {
+        let what = format!("{zxid} comes after {last}: what lies between is in no file");
+        return Err(damaged(path, *position, what));
+    }
+    replay.apply(logged, payload);
+    let digest = replay.data_tree.tree().digest();
+    match logged.digest.filter(|expected| *expected != digest) {
+        None => Ok(()),
+        Some(expected) => {
+            let what = format!("{zxid} leads to digest {digest:x}, but {expected:x} was logged");
+            Err(damaged(path, *position, what))
+        }
+    }
 }
 
 /// The first of these segments, those that hold nothing later than `start`.

@@ -16,7 +16,8 @@ use simd_adler32::Adler32;
 use tracing::{info, warn};
 
 use super::error::StorageError;
-use super::snapshot_format::{CHUNK_BYTES, Decoded, Decoder, Encoder, Form, SnapshotSource};
+use super::snapshot_format::{CHUNK_BYTES, Decoded, Encoder, Form, SnapshotSource};
+use super::snapshot_load::{self, LoadError};
 use crate::tree::DataTree;
 use crate::types::Zxid;
 
@@ -32,8 +33,8 @@ const TAIL: [u8; 5] = [0, 0, 0, 1, b'/'];
 /// Written bytes are flushed each time they come to this many, so that the log's flushes never wait behind a
 /// long queue of them.
 const FLUSH_BYTES: u64 = 8 << 20;
-/// What is read at a time. A znode that is longer makes the buffer grow.
-const READ_BYTES: usize = 1 << 20;
+/// How often a load that takes long says how far it is.
+pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How far [`write()`] has come, in bytes since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -310,33 +311,33 @@ pub fn load(file: &SnapshotFile) -> Result<Loaded, StorageError> {
 }
 
 fn read(file: &SnapshotFile) -> Result<(Decoded, u64), StorageError> {
-    let damaged = |error: super::snapshot_format::FormatError| StorageError::Damaged {
-        path: file.path.clone(),
-        offset: error.offset,
-        what: error.what,
-        remedy: "An older snapshot and the log are used if they are there".to_owned(),
-    };
-    let mut from = File::open(&file.path).map_err(StorageError::io("open", &file.path))?;
+    let from = File::open(&file.path).map_err(StorageError::io("open", &file.path))?;
     // Advice only.
     let _ = fadvise(&from, 0, None, Advice::Sequential);
-    let mut decoder = Decoder::new(Form::File, file.zxid);
-    let mut buffer = vec![0; READ_BYTES];
-    let (mut filled, mut bytes) = (0, 0);
-    loop {
-        if filled == buffer.len() {
-            buffer.resize(2 * filled, 0);
+    let mut read = 0;
+    let mut last_told = Instant::now();
+    let progress = |bytes| {
+        read = bytes;
+        if last_told.elapsed() >= PROGRESS_INTERVAL {
+            last_told = Instant::now();
+            info!(
+                "Reading snapshot {}: {} % of {} bytes",
+                file.path.display(),
+                100 * bytes / file.bytes.max(1),
+                file.bytes
+            );
         }
-        let len = from.read(&mut buffer[filled..]).map_err(StorageError::io("read", &file.path))?;
-        if len == 0 {
-            break;
-        }
-        bytes += len as u64;
-        filled += len;
-        let consumed = decoder.feed(&buffer[..filled]).map_err(damaged)?;
-        buffer.copy_within(consumed..filled, 0);
-        filled -= consumed;
-    }
-    Ok((decoder.finish(&buffer[..filled]).map_err(damaged)?, bytes))
+    };
+    let decoded = snapshot_load::load(from, file.zxid, progress).map_err(|error| match error {
+        LoadError::Io(source) => StorageError::Io { operation: "read", path: file.path.clone(), source },
+        LoadError::Format(error) => StorageError::Damaged {
+            path: file.path.clone(),
+            offset: error.offset,
+            what: error.what,
+            remedy: "An older snapshot and the log are used if they are there".to_owned(),
+        },
+    })?;
+    Ok((decoded, read))
 }
 
 fn remove_temps(dir: &Path) -> Result<(), StorageError> {

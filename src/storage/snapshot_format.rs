@@ -19,6 +19,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use simd_adler32::Adler32;
 
@@ -248,7 +249,7 @@ pub struct Decoder {
     zxid: Zxid,
     stage: DecoderStage,
     loader: Loader,
-    acls: BTreeMap<i64, AclList>,
+    parser: ZnodeParser,
     unknown_acls: usize,
     /// Of all bytes consumed.
     checksum: Adler32,
@@ -298,7 +299,7 @@ impl Decoder {
                 Form::Stream => DecoderStage::SessionCount,
             },
             loader: Loader::default(),
-            acls: BTreeMap::new(),
+            parser: ZnodeParser::default(),
             unknown_acls: 0,
             checksum: Adler32::new(),
             offset: 0,
@@ -315,9 +316,22 @@ impl Decoder {
     ///
     /// After an error the decoder is of no more use.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, FormatError> {
+        let mut consumed = self.feed_tables(bytes)?;
+        if self.is_at_znodes() {
+            let taken = self.take_znodes(&bytes[consumed..])?;
+            let records = &bytes[consumed..][..taken.records];
+            let znodes = self.parser.parse(records, taken.offset)?;
+            self.link(records, znodes)?;
+            consumed += taken.consumed;
+        }
+        Ok(consumed + self.feed_tables(&bytes[consumed..])?)
+    }
+
+    /// [`Decoder::feed`] for what is not a znode: what stands before them, and the end of a stream.
+    pub fn feed_tables(&mut self, bytes: &[u8]) -> Result<usize, FormatError> {
         let mut fields = Fields::new(bytes);
         let mut consumed = 0;
-        while !matches!(self.stage, DecoderStage::Seals | DecoderStage::StreamEnded) {
+        while !matches!(self.stage, DecoderStage::Znodes | DecoderStage::Seals | DecoderStage::StreamEnded) {
             match self.step(&mut fields) {
                 Ok(()) => consumed = fields.at,
                 Err(Stop::Short) => break,
@@ -326,6 +340,62 @@ impl Decoder {
         }
         self.consume(&bytes[..consumed]);
         Ok(consumed)
+    }
+
+    /// Whether the next record is a znode's. Then they can be read by several at a time: [`Decoder::take_znodes`] says
+    /// which bytes are whole records, [`ZnodeParser::parse`] makes znodes of them, anywhere, and [`Decoder::link`] puts
+    /// them into the tree in their order.
+    pub fn is_at_znodes(&self) -> bool {
+        self.stage == DecoderStage::Znodes
+    }
+
+    /// What makes znodes of records. Complete once [`Decoder::is_at_znodes`].
+    pub fn parser(&self) -> &ZnodeParser {
+        &self.parser
+    }
+
+    /// Consumes the znodes' records that stand whole at the start of `bytes`, and the end of all of them if it follows.
+    pub fn take_znodes(&mut self, bytes: &[u8]) -> Result<Taken, FormatError> {
+        let mut taken = Taken { offset: self.offset, records: 0, consumed: 0 };
+        let mut fields = Fields::new(bytes);
+        loop {
+            match fields.skip_znode() {
+                Ok(true) => taken.records = fields.at,
+                Ok(false) => {
+                    taken.consumed = fields.at;
+                    self.stage = match self.form {
+                        Form::File => DecoderStage::Seals,
+                        Form::Stream => DecoderStage::StreamSignature,
+                    };
+                    break;
+                }
+                Err(Stop::Short) => {
+                    taken.consumed = taken.records;
+                    break;
+                }
+                Err(Stop::Bad(what)) => {
+                    return Err(FormatError { offset: self.offset + taken.records as u64, what });
+                }
+            }
+        }
+        self.consume(&bytes[..taken.consumed]);
+        Ok(taken)
+    }
+
+    /// Puts znodes into the tree: those of the records that follow the ones of the last call. `records` are theirs.
+    pub fn link(&mut self, records: &[u8], znodes: Znodes) -> Result<(), FormatError> {
+        if znodes.unknown_acls > 0 {
+            self.unknown_acls += znodes.unknown_acls;
+            self.loader.intern(&self.parser.nobody);
+        }
+        for (start, znode) in znodes.made {
+            let mut fields = Fields::new(&records[start as usize..]);
+            let path = fields.string().unwrap_or_default();
+            self.loader
+                .link(&path, znode)
+                .map_err(|error| FormatError { offset: znodes.offset + u64::from(start), what: error.to_string() })?;
+        }
+        Ok(())
     }
 
     /// Ends the snapshot; `rest` is what was not consumed. Errors where it is incomplete, where a seal is not the
@@ -377,41 +447,18 @@ impl Decoder {
             DecoderStage::Acls { left } => {
                 let (id, list) = (fields.long()?, fields.acl_list()?);
                 let list = self.loader.intern(&list);
-                self.acls.insert(id, list);
+                Arc::make_mut(&mut self.parser.acls).insert(id, list);
                 DecoderStage::Acls { left: left - 1 }
             }
-            DecoderStage::Znodes => self.read_znode(fields)?,
             DecoderStage::StreamSignature => match fields.string()? {
                 signature if signature == STREAM_SIGNATURE => DecoderStage::StreamEnded,
                 other => return Err(Stop::Bad(format!("the signature is {other:?}, not {STREAM_SIGNATURE:?}"))),
             },
-            DecoderStage::StreamEnded | DecoderStage::Seals => unreachable!("feed stops there"),
+            DecoderStage::Znodes | DecoderStage::StreamEnded | DecoderStage::Seals => {
+                unreachable!("feed_tables stops there")
+            }
         };
         Ok(())
-    }
-
-    fn read_znode(&mut self, fields: &mut Fields<'_>) -> Result<DecoderStage, Stop> {
-        let path = fields.string()?;
-        if path == END {
-            return Ok(match self.form {
-                Form::File => DecoderStage::Seals,
-                Form::Stream => DecoderStage::StreamSignature,
-            });
-        }
-        let (data, acl_id, meta) = (fields.buffer()?, fields.long()?, fields.meta()?);
-        let acl = match acl_id {
-            OPEN_ACL_ID => AclList::OPEN,
-            id => match self.acls.get(&id) {
-                Some(list) => list.clone(),
-                None => {
-                    self.unknown_acls += 1;
-                    let nobody = AclList::new(vec![Acl { perms: 0, id: Id::new("world", "anyone") }]);
-                    self.loader.intern(&nobody)
-                }
-            },
-        };
-        self.loader.znode(&path, data, acl, meta).map_err(|error| Stop::Bad(error.to_string()))?;
-        Ok(DecoderStage::Znodes)
     }
 
     fn read_sections(&mut self, fields: &mut Fields<'_>) -> Result<Sections, Stop> {
@@ -469,6 +516,74 @@ impl Decoder {
     fn consume(&mut self, bytes: &[u8]) {
         self.checksum.write(bytes);
         self.offset += bytes.len() as u64;
+    }
+}
+
+/// What [`Decoder::take_znodes`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Taken {
+    /// Where the records stand in the snapshot.
+    pub offset: u64,
+    /// Bytes of whole records.
+    pub records: usize,
+    /// Bytes that were consumed: the records, and the end of all of them if it was there.
+    pub consumed: usize,
+}
+
+/// Makes znodes of their records. A clone shares the table of ACLs.
+#[derive(Clone)]
+pub struct ZnodeParser {
+    acls: Arc<BTreeMap<i64, AclList>>,
+    /// For a znode whose ACL is not in the table.
+    nobody: AclList,
+}
+
+/// Znodes that are not in a tree yet.
+pub struct Znodes {
+    /// Where their records stand in the snapshot.
+    offset: u64,
+    /// Each with where its record begins among these.
+    made: Vec<(u32, Znode)>,
+    unknown_acls: usize,
+}
+
+impl Default for ZnodeParser {
+    fn default() -> ZnodeParser {
+        let nobody = AclList::new(vec![Acl { perms: 0, id: Id::new("world", "anyone") }]);
+        ZnodeParser { acls: Arc::default(), nobody }
+    }
+}
+
+impl ZnodeParser {
+    /// Makes znodes of `records`, whole ones as [`Decoder::take_znodes`] found them, at most 4 GiB. `offset` is where they
+    /// stand in the snapshot.
+    pub fn parse(&self, records: &[u8], offset: u64) -> Result<Znodes, FormatError> {
+        let mut fields = Fields::new(records);
+        let mut znodes = Znodes { offset, made: Vec::new(), unknown_acls: 0 };
+        while fields.left() > 0 {
+            let start = fields.at;
+            let at = |what| FormatError { offset: offset + start as u64, what };
+            let znode = self.parse_one(&mut fields, &mut znodes.unknown_acls).map_err(|stop| match stop {
+                Stop::Short => at("the record of a znode is cut short".to_owned()),
+                Stop::Bad(what) => at(what),
+            })?;
+            znodes.made.push((start as u32, znode));
+        }
+        Ok(znodes)
+    }
+
+    fn parse_one(&self, fields: &mut Fields<'_>, unknown_acls: &mut usize) -> Result<Znode, Stop> {
+        let path = fields.string()?;
+        let (data, acl_id, meta) = (fields.buffer()?, fields.long()?, fields.meta()?);
+        let acl = match (acl_id, self.acls.get(&acl_id)) {
+            (OPEN_ACL_ID, _) => AclList::OPEN,
+            (_, Some(list)) => list.clone(),
+            (_, None) => {
+                *unknown_acls += 1;
+                self.nobody.clone()
+            }
+        };
+        Ok(Loader::make(&path, data, acl, meta))
     }
 }
 
@@ -549,6 +664,17 @@ impl<'a> Fields<'a> {
     fn string(&mut self) -> Result<Cow<'a, str>, Stop> {
         let bytes = self.buffer()?.ok_or_else(|| Stop::Bad("a string is null".to_owned()))?;
         Ok(String::from_utf8_lossy(bytes))
+    }
+
+    /// Passes over a znode's record; false if the end of all of them stood there instead.
+    fn skip_znode(&mut self) -> Result<bool, Stop> {
+        let path = self.buffer()?.ok_or_else(|| Stop::Bad("a path is null".to_owned()))?;
+        if path == END.as_bytes() {
+            return Ok(false);
+        }
+        self.buffer()?;
+        self.take::<{ 8 + STAT_BYTES }>()?;
+        Ok(true)
     }
 
     fn acl_list(&mut self) -> Result<AclList, Stop> {

@@ -90,11 +90,24 @@ impl Loader {
     ///
     /// After an error the loader is of no more use.
     pub fn znode(&mut self, path: &str, data: Option<&[u8]>, acl: AclList, meta: Meta) -> Result<(), LoadError> {
-        let (parent, name) = match self.open.is_empty() {
-            true if path.is_empty() => ("", ""),
+        self.link(path, Loader::make(path, data, acl, meta))
+    }
+
+    /// The first and larger part of [`Loader::znode`], which can be done anywhere and in any order: a znode for that path.
+    pub fn make(path: &str, data: Option<&[u8]>, acl: AclList, meta: Meta) -> Znode {
+        let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+        let mut znode = Znode::new(name, data, acl, meta);
+        znode.digest = znode.compute_digest(path);
+        znode
+    }
+
+    /// The second part: puts in the next znode, which was made for this path.
+    pub fn link(&mut self, path: &str, znode: Znode) -> Result<(), LoadError> {
+        let parent = match self.open.is_empty() {
+            true if path.is_empty() => "",
             true => return Err(LoadError::NoRoot),
             false => match path.rsplit_once('/') {
-                Some((parent, name)) if !name.is_empty() => (parent, name),
+                Some((parent, name)) if !name.is_empty() => parent,
                 _ => return Err(LoadError::NotAPath(path.to_owned())),
             },
         };
@@ -105,13 +118,11 @@ impl Loader {
             return Err(LoadError::NoParent(path.to_owned()));
         }
 
-        let mut znode = Znode::new(name, data, acl, meta);
-        znode.digest = znode.compute_digest(path);
         self.znodes += 1;
         self.data_bytes += (path.len() + znode.data_len()) as u64;
         self.digest = self.digest.wrapping_add(znode.digest.into());
         // Znodes with a time to live are sorted out later: see `DataTree::set_extended_types`.
-        match meta.owner.kind(ExtendedTypes::Off) {
+        match znode.meta().owner.kind(ExtendedTypes::Off) {
             OwnerKind::Container => drop(self.containers.insert(path.into())),
             OwnerKind::Session(session) => drop(self.ephemerals.entry(session).or_default().insert(path.into())),
             OwnerKind::None | OwnerKind::Ttl(_) => {}
