@@ -24,6 +24,7 @@ use crate::session::Sessions;
 use crate::shard::broadcast::{Broadcast, Downlink, Engine};
 use crate::shard::clients::{self, ClientShard, ToClients};
 use crate::shard::clock::Clock;
+use crate::shard::closing::{self, Closing};
 use crate::shard::disk::Disk;
 use crate::shard::learner_port::LearnerPort;
 use crate::shard::listener;
@@ -37,6 +38,7 @@ use crate::storage::log::Log;
 use crate::storage::recovery::{self, Recovery};
 use crate::storage::replace;
 use crate::tree::{DataTree, Tree};
+use crate::types::Zxid;
 use crate::zab::effect;
 use crate::zab::peer::{self, Peer};
 
@@ -260,6 +262,7 @@ fn serve(
     stopper: &mpsc::Sender<Stop>,
 ) -> Result<(), RunError> {
     let clock = Clock::start();
+    let closing = Arc::new(Closing::default());
     let metrics = Arc::new(LogMetrics::default());
     let shared = Arc::new(Shared::new(config, plan.clients.len(), Arc::clone(&metrics)));
     recovery.data_tree.set_extended_types(config.extended_types);
@@ -282,15 +285,40 @@ fn serve(
         let config = config.clone();
         spawn(builder, move || run_clients(config, remote, tree, shared, clock))?;
     }
-    let ordering =
-        Ordering { config: config.clone(), local, ends, recovery, shared, metrics, clock, fatal: stopper.clone() };
+    let ordering = Ordering {
+        config: config.clone(),
+        local,
+        ends,
+        recovery,
+        shared,
+        metrics,
+        clock,
+        fatal: stopper.clone(),
+        closing: Arc::clone(&closing),
+    };
     let builder = builder(plan.broadcast.0, "broadcast", config)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(HELPER_THREADS));
     spawn(builder, move || ordering.run())?;
     match stop.recv() {
         Ok(Stop::Fatal(what)) => Err(RunError::Fatal(what)),
-        Ok(Stop::Signal(_)) | Err(_) => Ok(()),
+        Ok(Stop::Signal(_)) | Err(_) => close(&closing, stop),
     }
+}
+
+/// Has the data directory made complete. A second signal ends the process as it is, which loses nothing that was acknowledged.
+fn close(closing: &Closing, stop: &mpsc::Receiver<Stop>) -> Result<(), RunError> {
+    closing.ask();
+    while !closing.is_done() {
+        match stop.recv_timeout(closing::POLL) {
+            Ok(Stop::Fatal(what)) => return Err(RunError::Fatal(what)),
+            Ok(Stop::Signal(_)) => {
+                tracing::warn!("A second signal: the last snapshot is left out");
+                return Ok(());
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn spawn<F: Future<Output = ()> + 'static>(
@@ -383,6 +411,7 @@ struct Ordering {
     metrics: Arc<LogMetrics>,
     clock: Clock,
     fatal: mpsc::Sender<Stop>,
+    closing: Arc<Closing>,
 }
 
 /// What a server without an ensemble calls itself.
@@ -421,8 +450,9 @@ fn join(config: &Config, ensemble: &EnsembleConfig, broadcast: &Rc<Broadcast>, u
 
 impl Ordering {
     async fn run(self) {
-        let Ordering { config, local, ends, recovery, shared, metrics, clock, fatal } = self;
+        let Ordering { config, local, ends, recovery, shared, metrics, clock, fatal, closing } = self;
         let Recovery { data_tree, log: recovered, snapshot, history } = recovery;
+        let loaded = (snapshot > Zxid::ZERO).then_some(snapshot);
         let asks = Rc::new(Queue::default());
         let local = local.map(|(settings, access)| {
             let admin = Rc::new(Admin::new(Arc::clone(&shared), usize::from(settings.shard)));
@@ -491,7 +521,7 @@ impl Ordering {
                 return broadcast.fail(format!("cannot open log segment {:x}: {error}", spare.sequence));
             }
         }
-        let upkeep = Rc::new(Upkeep::new(Rc::clone(&broadcast), &config, last + 1, recovered.filled));
+        let upkeep = Rc::new(Upkeep::new(Rc::clone(&broadcast), &config, last + 1, recovered.filled, loaded));
         glommio::spawn_local(Rc::clone(&broadcast).run()).detach();
         glommio::spawn_local(Rc::clone(&broadcast).tick()).detach();
         glommio::spawn_local(Rc::clone(&upkeep).keep_segments_ready()).detach();
@@ -500,6 +530,7 @@ impl Ordering {
         if let Some(ensemble) = &config.ensemble {
             join(&config, ensemble, &broadcast, &upkeep, clock);
         }
+        glommio::spawn_local(async move { closing::close_when_asked(&closing, broadcast, upkeep).await }).detach();
         if let Some((shard, access)) = local {
             start_clients(&shard, access).await;
         }

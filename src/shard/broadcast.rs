@@ -71,6 +71,8 @@ pub struct Broadcast {
     metrics: Arc<LogMetrics>,
     questions: Arc<Shared>,
     failed: Cell<bool>,
+    /// No request is ordered any more: the server is about to end.
+    closing: Cell<bool>,
     logged_bytes: Cell<u64>,
     fatal: Box<dyn Fn(String)>,
     /// Told when a record does not fit or a segment was taken into use.
@@ -115,6 +117,7 @@ impl Broadcast {
             metrics,
             questions,
             failed: Cell::new(false),
+            closing: Cell::new(false),
             logged_bytes: Cell::new(0),
             fatal,
             segment_wanted: Notify::default(),
@@ -190,6 +193,10 @@ impl Broadcast {
     pub async fn run(self: Rc<Self>) {
         loop {
             let first = self.asks.next().await;
+            if self.closing.get() {
+                // It is not answered, and not done.
+                continue;
+            }
             self.order(first);
             self.hand_on();
         }
@@ -206,6 +213,9 @@ impl Broadcast {
                         self.questions.answer_for_order(head, peer.pipeline());
                     }
                 }
+            }
+            if self.closing.get() {
+                continue;
             }
             let (now, wall) = (self.clock.now(), self.clock.wall());
             match &mut *self.engine.borrow_mut() {
@@ -272,6 +282,11 @@ impl Broadcast {
     /// See the field.
     pub fn wanted_segment_bytes(&self) -> u64 {
         self.wanted_segment_bytes.get()
+    }
+
+    /// From now on nothing is ordered that was not before, and no session expires.
+    pub fn stop_ordering(&self) {
+        self.closing.set(true);
     }
 
     /// Stops everything: nothing is acknowledged any more.

@@ -13,6 +13,7 @@
 pub mod broadcast;
 pub mod clients;
 pub mod clock;
+pub mod closing;
 pub mod disk;
 pub mod learner_port;
 pub mod listener;

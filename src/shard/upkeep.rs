@@ -1,7 +1,7 @@
 //! What the ordering shard has done on the side: segments are made ready ahead of need, used ones are recycled,
 //! snapshots are taken.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fs;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -53,6 +53,8 @@ pub struct Upkeep {
     filled: RefCell<VecDeque<Filled>>,
     /// Out of use, to be used again.
     recyclable: RefCell<Vec<(u64, u64)>>,
+    /// The last that is known to be whole.
+    newest_snapshot: Cell<Option<Zxid>>,
     /// Held by who makes, removes or replaces segments.
     segment_files: Semaphore,
     /// Held by who writes, removes or replaces snapshots. Taken before the other, by who needs both.
@@ -61,7 +63,15 @@ pub struct Upkeep {
 
 impl Upkeep {
     /// Upkeep of a log whose last segment has the number before `next_sequence`.
-    pub fn new(broadcast: Rc<Broadcast>, config: &Config, next_sequence: u64, filled: Vec<Filled>) -> Upkeep {
+    ///
+    /// `loaded` is the snapshot that the server has started from.
+    pub fn new(
+        broadcast: Rc<Broadcast>,
+        config: &Config,
+        next_sequence: u64,
+        filled: Vec<Filled>,
+        loaded: Option<Zxid>,
+    ) -> Upkeep {
         Upkeep {
             broadcast,
             log_dir: config.log_dir(),
@@ -74,6 +84,7 @@ impl Upkeep {
             next_sequence: RefCell::new(next_sequence),
             filled: RefCell::new(filled.into()),
             recyclable: RefCell::default(),
+            newest_snapshot: Cell::new(loaded),
             segment_files: Semaphore::new(1),
             snapshot_files: Semaphore::new(1),
         }
@@ -167,6 +178,7 @@ impl Upkeep {
         self.broadcast.restart_log(zxid).await;
         self.filled.borrow_mut().clear();
         self.recyclable.borrow_mut().clear();
+        self.newest_snapshot.set(None);
         let (snapshots, logs) = (self.snapshot_dir.clone(), self.log_dir.clone());
         blocking(move || replace::replace(&snapshots, &logs, &source)).await?;
         self.broadcast.segment_wanted.notify();
@@ -182,6 +194,7 @@ impl Upkeep {
         self.broadcast.restart_log(Zxid::ZERO).await;
         self.filled.borrow_mut().clear();
         self.recyclable.borrow_mut().clear();
+        self.newest_snapshot.set(None);
         let (snapshots, logs) = (self.snapshot_dir.clone(), self.log_dir.clone());
         let aside = blocking(move || replace::set_aside(&snapshots, &logs)).await;
         self.broadcast.segment_wanted.notify();
@@ -192,13 +205,26 @@ impl Upkeep {
         let _nobody_else = self.snapshot_files.acquire_permit(1).await.expect(NEVER_CLOSED);
         let dir = self.snapshot_dir.clone();
         let metrics = Arc::clone(self.broadcast.metrics());
-        blocking(move || snapshot::write(&dir, &source, leave_disk_to_flushes(&metrics))).await?;
+        let written = blocking(move || snapshot::write(&dir, &source, leave_disk_to_flushes(&metrics))).await?;
+        self.newest_snapshot.set(Some(written.zxid));
         let dir = self.snapshot_dir.clone();
         let kept = blocking(move || snapshot::list(&dir)).await?;
         if let Some(oldest) = kept.get(SNAPSHOTS_COVERED - 1) {
             self.release_before(oldest.zxid).await;
         }
         Ok(())
+    }
+
+    /// Takes a snapshot of what is committed, unless there is one already. Nothing else wants the disk any more.
+    pub async fn snapshot_at_stop(&self) -> Result<(), StorageError> {
+        let _nobody_else = self.snapshot_files.acquire_permit(1).await.expect(NEVER_CLOSED);
+        let take = |data_tree: &DataTree, _| SnapshotSource::of(data_tree, self.digests);
+        let Some(source) = self.broadcast.with_state(take) else { return Ok(()) };
+        if self.newest_snapshot.get() == Some(source.tree.zxid()) {
+            return Ok(());
+        }
+        let dir = self.snapshot_dir.clone();
+        blocking(move || snapshot::write(&dir, &source, |_| {})).await.map(drop)
     }
 
     /// Segments whose transactions are all in a snapshot at `zxid` may be used again.

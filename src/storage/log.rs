@@ -92,6 +92,11 @@ impl Log {
         self.current.as_ref().map(|segment| segment.spare.sequence)
     }
 
+    /// The last transaction that was appended, or that was found at the start.
+    pub fn last_zxid(&self) -> Zxid {
+        self.current.as_ref().map_or(self.end.zxid, |segment| segment.zxid)
+    }
+
     /// Whether [`Log::append`] can take a payload of that size now. If not, a spare must come first, large enough
     /// for it.
     pub fn fits(&self, payload_bytes: usize) -> bool {

@@ -1,4 +1,4 @@
-"""What golden.py, handback.py and takeover.py share: an Apache server, and all that a client can read."""
+"""What golden.py, handback.py, swap.py and takeover.py share: an Apache server, and all that a client can read."""
 
 import os
 import pathlib

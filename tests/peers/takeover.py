@@ -1,82 +1,18 @@
 """See takeover.sh. Arguments: apache.sh, version, ringkeeper.sh."""
 
-import difflib
 import logging
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 
-from apache_server import Server, dump, four_letters
+from apache_server import Server
 from contents import first_run, second_run
 from kazoo import security
-from kazoo.client import KazooState
+from under_test import SUPER, Live, Ringkeeper, assert_same, read_all, zxid
 
 APACHE, VERSION, RINGKEEPER = sys.argv[1:4]
-WAIT_SECONDS_MAX = 20
-SUPER = ("digest", "super:super")
-
-
-class Ringkeeper:
-    """The server under test on the zoo.cfg of an Apache server; its super user is super:super too."""
-
-    def __init__(self, config):
-        super_user = security.make_digest_acl_credential("super", "super")
-        flags = f"-Dzookeeper.DigestAuthenticationProvider.superDigest={super_user}"
-        self._config, self._environment = config, {**os.environ, "SERVER_JVMFLAGS": flags}
-
-    def _run(self, command):
-        subprocess.run([RINGKEEPER, command, self._config], env=self._environment, check=True, timeout=60,
-                       stdout=subprocess.DEVNULL)
-
-    def start(self):
-        self._run("start")
-
-    def stop(self):
-        self._run("stop")
-
-    def crash(self):
-        self._run("crash")
-
-
-class Live:
-    """A client that goes through everything with its session. (kazoo's watches end with a connection.)"""
-
-    def __init__(self, client):
-        self._client, self._session, self._states = client, client.client_id, []
-        client.add_listener(self._states.append)
-
-    def assert_it_goes_on(self):
-        """The session is the same, and was never lost."""
-        deadline = time.monotonic() + WAIT_SECONDS_MAX
-        while not self._client.connected:
-            assert time.monotonic() < deadline, f"not connected again: {self._states}"
-            time.sleep(0.02)
-        assert self._client.client_id == self._session, "a new session"
-        assert KazooState.LOST not in self._states, self._states
-
-
-def read_all(server):
-    client = server.client(auth=[SUPER])
-    text = dump(client)
-    client.stop()
-    client.close()
-    return text
-
-
-def assert_same(expected, found, when):
-    lines = difflib.unified_diff(expected.splitlines(), found.splitlines(), "expected", "found", lineterm="", n=0)
-    assert found == expected, when + "\n" + "\n".join(lines)
-
-
-def zxid(server):
-    lines = four_letters(server.port, b"srvr").splitlines()
-    return next(line for line in lines if line.startswith("Zxid: "))
-
-
 def change(client, live):
     """More changes, after the takeover; each builds on something that Apache wrote."""
     # The next sequential name has the number of children ever made; a stat's cversion counts the removals too.
@@ -106,7 +42,7 @@ def take_over(data):
     # time: to a starting Apache server they may connect and never get an answer.
     apache = Server(APACHE, VERSION, data, options=["--cfg", "snapCount=20"])
     apache.start()
-    ringkeeper = Ringkeeper(os.path.join(data, "zoo.cfg"))
+    ringkeeper = Ringkeeper(RINGKEEPER, os.path.join(data, "zoo.cfg"))
     serving = apache
     try:
         first, second, closing = apache.client(), apache.client(), apache.client()
