@@ -9,6 +9,7 @@ mod ensemble;
 mod front;
 mod points;
 mod sessions;
+mod shell;
 mod support;
 mod surface;
 mod words;

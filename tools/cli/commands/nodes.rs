@@ -9,7 +9,7 @@ use crate::client::error::code;
 use crate::client::{Client, Error, Op, Ticket, path};
 use crate::commands::acl;
 use crate::failure::Failure;
-use crate::flags::{Given, switch, valued};
+use crate::flags::{self, Given, switch, valued};
 use crate::output::{base64, data_json, hex_dump};
 
 /// The longest time to live, in ms: what 40 bits hold (`EphemeralType.TTL.maxValue`).
@@ -91,6 +91,10 @@ pub const COMMANDS: &[Command] = &[
 fn ls(context: &mut Context<'_>, given: &Given) -> Result<(), Failure> {
     let path = &given.arguments[1];
     let watch = given.has("w");
+    if given.has("?") {
+        let flags = COMMANDS[0].flags;
+        context.out.line(format_args!("usage: ls [options] path\n{}", flags::usage(flags).trim_end()));
+    }
     if given.has("R") {
         return visit(context.client, path, watch, &mut |path| {
             context.out.line(path);
