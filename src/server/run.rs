@@ -490,6 +490,7 @@ impl Ordering {
                     tick_ms,
                     init_limit: ensemble.init_limit.into(),
                     sync_limit: ensemble.sync_limit.into(),
+                    last_counter: effect::LAST_COUNTER,
                 };
                 let ordering = peer::Ordering {
                     rules: rules(&config),

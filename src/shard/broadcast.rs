@@ -127,11 +127,15 @@ impl Broadcast {
         }
     }
 
-    /// The newest state and up to where it is committed; `None` for a moment between two roles.
+    /// The newest state and up to where it is committed; `None` while nobody is served: what an ensemble's server has then
+    /// may hold what was never committed.
     pub fn with_state<T>(&self, look: impl FnOnce(&DataTree, Zxid) -> T) -> Option<T> {
         match &*self.engine.borrow() {
             Engine::Standalone(pipeline) => Some(look(pipeline.head(), pipeline.committed())),
-            Engine::Ensemble(peer) => peer.state().map(|(data_tree, committed)| look(data_tree, committed)),
+            Engine::Ensemble(peer) => {
+                peer.mode()?;
+                peer.state().map(|(data_tree, committed)| look(data_tree, committed))
+            }
         }
     }
 

@@ -20,7 +20,13 @@ pub struct Settings {
     pub init_limit: u64,
     /// `syncLimit`, in ticks: everything after.
     pub sync_limit: u64,
+    /// A leader whose zxids have come so far in their epoch makes room for the next one: see [`LAST_COUNTER`].
+    pub last_counter: u32,
 }
+
+/// Zxids of an epoch end at 2^32 - 1. A leader steps down a million transactions before, which no batch is as large as, and
+/// the next epoch begins at 1: it costs an election, and no session.
+pub const LAST_COUNTER: u32 = u32::MAX - 1_000_000;
 
 impl Settings {
     /// `initLimit` as time.

@@ -162,6 +162,11 @@ impl Leader {
         self.phase == Phase::Broadcast
     }
 
+    /// The last proposed transaction.
+    pub fn last_proposed(&self) -> Zxid {
+        self.last_proposed
+    }
+
     /// The last committed transaction.
     pub fn committed(&self) -> Zxid {
         self.committed

@@ -555,6 +555,10 @@ impl Peer {
             }
         }
         self.output.effects.append(&mut out.effects);
+        let last = leader.last_proposed();
+        if last.epoch() == leader.epoch().0 && last.counter() >= self.settings.last_counter {
+            self.end_role("zxid lower 32 bits are about to roll over, forcing re-election, and therefore a new epoch");
+        }
     }
 
     fn as_learner(&mut self, link: LinkId, step: impl FnOnce(&mut Learner, &mut State<'_>, &mut learner::Out)) {

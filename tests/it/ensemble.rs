@@ -237,3 +237,39 @@ fn a_whole_ensemble_that_is_killed_comes_back_with_everything() {
         ensemble.assert_everywhere("/kept", Some(&[round]));
     }
 }
+
+/// What a leader had logged and nobody else knew is gone when it comes back (TRUNC).
+#[test]
+fn a_lost_leaders_own_transaction_is_cut() {
+    let mut ensemble = Ensemble::run(3, 0, "");
+    for round in 0..5 {
+        let leader = ensemble.leader();
+        let rest: Vec<usize> = (0..3).filter(|index| *index != leader).collect();
+        let mut client = ensemble.servers[leader].client();
+        let path = format!("/nobody_knows_{round}");
+        rest.iter().for_each(|index| ensemble.servers[*index].kill());
+        client.send(&create(&path, Some(b"x")));
+        let address = ensemble.servers[leader].address();
+        wait_for("the leader to step down", || {
+            try_ask(&address, "srvr").filter(|answer| answer.contains("not currently serving"))
+        });
+        ensemble.servers[leader].kill();
+        rest.iter().for_each(|index| ensemble.servers[*index].spawn());
+        ensemble.wait_for_leader_among(&rest);
+        let known = format!("/known_{round}");
+        ensemble.servers[rest[0]].client().call(&create(&known, Some(b"x"))).ok();
+        ensemble.servers[leader].spawn();
+        ensemble.wait_until_all_serve();
+        ensemble.assert_everywhere(&path, None);
+        ensemble.assert_everywhere(&known, Some(b"x"));
+        // Now and then the leader has stepped down before the write came.
+        if ensemble.servers[leader].printed().contains("Truncating log to get in sync with the leader") {
+            ensemble.servers.iter_mut().for_each(Server::kill);
+            ensemble.servers.iter_mut().for_each(Server::spawn);
+            ensemble.wait_until_all_serve();
+            ensemble.assert_everywhere(&path, None);
+            return;
+        }
+    }
+    panic!("nothing was ever cut");
+}

@@ -12,6 +12,7 @@ use crate::request::pipeline::{SessionChange, WriteRequest};
 use crate::storage::snapshot_format::{Decoder, Encoder, Form};
 use crate::tree::Outcome;
 use crate::types::{CnxnId, Epoch, SessionId};
+use crate::zab::effect::LAST_COUNTER;
 use crate::zab::quorum::QuorumVerifier;
 use std::sync::Arc;
 
@@ -79,6 +80,7 @@ struct Cluster {
     now: Instant,
     cut: BTreeSet<(i64, i64)>,
     view: QuorumView,
+    last_counter: u32,
 }
 
 use crate::proto::txn::LoggedTxn;
@@ -93,6 +95,7 @@ impl Cluster {
             now: Instant(1_000_000),
             cut: BTreeSet::new(),
             view,
+            last_counter: LAST_COUNTER,
         };
         let ids: Vec<i64> = cluster.view.current().members().map(|member| member.id.0).collect();
         for id in ids {
@@ -119,9 +122,14 @@ impl Cluster {
     }
 
     fn three() -> Cluster {
+        Cluster::three_with(LAST_COUNTER)
+    }
+
+    fn three_with(last_counter: u32) -> Cluster {
         let mut cluster = Cluster::new(
             "server.1=h:1:2:participant\nserver.2=h:3:4:participant\nserver.3=h:5:6:participant\nversion=0",
         );
+        cluster.last_counter = last_counter;
         for id in 1..=3 {
             cluster.start(id);
         }
@@ -131,7 +139,13 @@ impl Cluster {
     fn start(&mut self, id: i64) {
         let server = self.servers.get_mut(&id).unwrap();
         let (data_tree, history) = server.disk.recover();
-        let settings = Settings { id: ServerId(id), tick_ms: TICK_MS, init_limit: 10, sync_limit: 5 };
+        let settings = Settings {
+            id: ServerId(id),
+            tick_ms: TICK_MS,
+            init_limit: 10,
+            sync_limit: 5,
+            last_counter: self.last_counter,
+        };
         let rules = Rules { skip_acl: false, digest_scheme: true, enforce_quota: false, reconfig: false };
         let ordering = Ordering { rules, containers: containers::Settings::default(), digests: true, grace_ms: 200 };
         server.peer = Some(Peer::new(
@@ -643,4 +657,30 @@ fn a_server_that_lost_its_history_has_no_vote_until_it_has_the_leaders() {
     c.kill(2);
     c.run(60);
     assert_eq!(c.leader(), 3, "its vote counts again");
+}
+
+#[test]
+fn an_epoch_that_is_full_makes_room_for_the_next_and_keeps_its_sessions() {
+    let mut c = Cluster::three_with(5);
+    c.run(2);
+    let session = c.open_session(1);
+    for xid in 1..=4 {
+        c.create(1, session, xid, &format!("/n{xid}"));
+    }
+    c.deliver_all();
+    assert_eq!(c.modes(), [(1, None), (2, None), (3, None)], "the fifth transaction of the epoch was its last");
+    c.run(4);
+    for xid in 1..=4 {
+        c.assert_everywhere(&format!("/n{xid}"), true);
+    }
+    let tree = &c.servers[&1].serving.as_ref().expect("it serves again").1;
+    assert_eq!(tree.zxid(), Zxid(1 << 32 | 5));
+    let ask =
+        Ask::Attach { cnxn: CNXN, session, timeout_ms: 30_000, password: crate::session::password(session).to_vec() };
+    c.event(2, Event::Ask(ask));
+    c.deliver_all();
+    assert!(matches!(c.servers[&2].answers[..], [Answer::Attached { session: Some(s), .. }] if s == session));
+    c.create(2, session, 9, "/next");
+    c.deliver_all();
+    assert_eq!(c.servers[&2].serving.as_ref().expect("it serves").1.zxid(), Zxid(2 << 32 | 1));
 }
