@@ -112,6 +112,8 @@ pub struct Cnxns {
     touched: Instant,
     asks: Vec<Ask>,
     ready: Vec<Slot>,
+    /// Those whose writes the batch of commits that is taken in has answered; empty between two batches.
+    answered: Vec<Slot>,
     texts: Vec<Asked>,
     counters: Counters,
 }
@@ -132,6 +134,7 @@ impl Cnxns {
             touched: Instant(0),
             asks: Vec::new(),
             ready: Vec::new(),
+            answered: Vec::new(),
             texts: Vec::new(),
             counters: Counters::default(),
         }
@@ -282,16 +285,17 @@ impl Cnxns {
 
     /// Takes in writes that have become visible.
     pub fn committed(&mut self, now: Instant, batch: &CommitBatch) {
-        let mut answered = Vec::new();
+        let mut answered = std::mem::take(&mut self.answered);
         for commit in &batch.commits {
             self.commit(now, commit, &mut answered);
         }
         self.tree = batch.tree.clone();
         answered.sort_unstable();
         answered.dedup();
-        for slot in answered {
+        for slot in answered.drain(..) {
             self.answer_reads(now, slot, None);
         }
+        self.answered = answered;
     }
 
     /// Takes in what the ordering shard says outside of the order.
@@ -373,14 +377,19 @@ impl Cnxns {
         }
     }
 
+    /// Whether there is something to be asked of the ordering shard.
+    pub fn has_asks(&self) -> bool {
+        !self.asks.is_empty()
+    }
+
     /// What is to be asked of the ordering shard, in order.
-    pub fn take_asks(&mut self) -> Vec<Ask> {
-        std::mem::take(&mut self.asks)
+    pub fn take_asks(&mut self) -> std::vec::Drain<'_, Ask> {
+        self.asks.drain(..)
     }
 
     /// Slots with new output, a close due, or leave to go on reading. May hold a slot twice.
-    pub fn take_ready(&mut self) -> Vec<Slot> {
-        std::mem::take(&mut self.ready)
+    pub fn take_ready(&mut self) -> std::vec::Drain<'_, Slot> {
+        self.ready.drain(..)
     }
 
     /// Four-letter words to be answered by [`Cnxns::answer_text`].

@@ -85,7 +85,11 @@ impl<'a> Reader<'a> {
 
     /// jute `ustring`: malformed UTF-8 becomes U+FFFD, as Java reads it.
     pub fn string(&mut self) -> Result<Option<Cow<'a, str>>, DecodeError> {
-        Ok(self.buffer()?.map(String::from_utf8_lossy))
+        // Nearly all strings are well-formed, and to check that is quicker than to look for what is not.
+        Ok(self.buffer()?.map(|bytes| match std::str::from_utf8(bytes) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(bytes),
+        }))
     }
 
     /// A `ustring` that must not be null.

@@ -207,6 +207,9 @@ impl fmt::Display for Orphan {
     }
 }
 
+/// Room for commits that is kept from one batch for the next.
+const COMMITS_KEPT: usize = 4096;
+
 /// See the module.
 pub struct Pipeline {
     head: DataTree,
@@ -229,6 +232,8 @@ pub struct Pipeline {
     committed_sessions: Arc<BTreeMap<SessionId, i32>>,
     /// Zxids begin in this epoch.
     epoch: Epoch,
+    /// Memory for the next batch of commits.
+    spare_commits: Vec<Committed>,
 }
 
 /// Digests that are remembered (`hash`); one of each so many transactions.
@@ -278,6 +283,7 @@ impl Pipeline {
             answers: Vec::new(),
             containers: ContainerManager::new(containers, now),
             digest_log: VecDeque::new(),
+            spare_commits: Vec::new(),
         }
     }
 
@@ -426,7 +432,8 @@ impl Pipeline {
         }
         let tree = newest?;
         let count = self.outstanding.partition_point(|proposal| proposal.zxid <= tree.zxid());
-        let commits: Vec<Committed> = self.outstanding.drain(..count).collect();
+        let mut commits = std::mem::take(&mut self.spare_commits);
+        commits.extend(self.outstanding.drain(..count));
         for commit in &commits {
             match commit.session {
                 SessionChange::None => {}
@@ -445,6 +452,13 @@ impl Pipeline {
         let due = self.syncs.partition_point(|(zxid, _)| *zxid <= self.committed);
         self.answers.extend(self.syncs.drain(..due).map(|(_, cnxn)| Answer::Synced(cnxn)));
         Some(CommitBatch { commits, tree })
+    }
+
+    /// Takes back a batch that nobody looks at any more: its memory serves for the next.
+    pub fn reuse(&mut self, batch: CommitBatch) {
+        self.spare_commits = batch.commits;
+        self.spare_commits.clear();
+        self.spare_commits.shrink_to(COMMITS_KEPT);
     }
 
     fn write(&mut self, wall: WallMs, request: WriteRequest) {

@@ -453,6 +453,11 @@ impl Broadcast {
         self.metrics.committed(batch.commits.len() as u64);
         let batch = Arc::new(batch);
         self.tell_all(|| ToClients::Committed(Arc::clone(&batch)));
+        if let Some(batch) = Arc::into_inner(batch)
+            && let Engine::Standalone(pipeline) = &mut *self.engine.borrow_mut()
+        {
+            pipeline.reuse(batch);
+        }
         self.committed_some.notify();
     }
 

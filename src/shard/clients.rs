@@ -25,8 +25,7 @@ use crate::zab::effect::Mode;
 
 /// How often [`Cnxns::tick`] runs; touches of sessions are this old at most when they are handed on.
 pub const TICK_MS: u64 = 100;
-/// A connection's first read asks for this much, later ones for up to [`READ_BYTES_MAX`].
-const READ_BYTES_MIN: usize = 4 << 10;
+/// Most bytes that one read takes in.
 const READ_BYTES_MAX: usize = 256 << 10;
 /// A connection gives way to others after it has read and written this often in a row.
 const TURNS_MAX: usize = 4;
@@ -51,6 +50,8 @@ pub struct ClientShard {
     clock: Clock,
     admin: Rc<Admin>,
     slow_words: Queue<Asked>,
+    /// What was read last, by whichever connection: [`READ_BYTES_MAX`] of memory that stays in the cache.
+    inbox: RefCell<Vec<u8>>,
 }
 
 impl ClientShard {
@@ -63,6 +64,7 @@ impl ClientShard {
             clock,
             admin,
             slow_words: Queue::default(),
+            inbox: RefCell::new(vec![0; READ_BYTES_MAX]),
         }
     }
 
@@ -197,15 +199,12 @@ impl ClientShard {
                 self.slow_words.push(asked);
             }
         }
-        let (asks, ready) = {
-            let mut cnxns = self.cnxns.borrow_mut();
-            (cnxns.take_asks(), cnxns.take_ready())
-        };
-        if !asks.is_empty() {
-            self.asks.extend(asks);
+        let mut cnxns = self.cnxns.borrow_mut();
+        if cnxns.has_asks() {
+            self.asks.extend(cnxns.take_asks());
         }
         let wakers = self.wakers.borrow();
-        for slot in ready {
+        for slot in cnxns.take_ready() {
             if me.is_none_or(|me| me.slot != slot)
                 && let Some(Some(waker)) = wakers.get(slot as usize)
             {
@@ -219,7 +218,6 @@ impl ClientShard {
 #[derive(Default)]
 struct Conversation {
     input: BytesMut,
-    read_bytes: usize,
     output: Vec<u8>,
     sent: usize,
 }
@@ -253,11 +251,11 @@ impl Conversation {
                     }
                     return Poll::Pending;
                 }
-                Progress::Need(bytes) => {
+                Progress::Need(_) => {
                     if !blocked && let Written::Closed(reason) = self.write(shard, stream, id, cx)? {
                         return Poll::Ready(Ok(reason));
                     }
-                    if self.read(stream, bytes, cx)?.is_pending() {
+                    if self.read(shard, stream, cx)?.is_pending() {
                         return Poll::Pending;
                     }
                 }
@@ -295,18 +293,15 @@ impl Conversation {
         }
     }
 
-    /// Reads once, for a frame of `frame_bytes` or as much as the socket has. An error is also the end of the stream.
-    fn read(&mut self, stream: &mut TcpStream, frame_bytes: usize, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
-        let have = self.input.len();
-        let ask = self.read_bytes.max(READ_BYTES_MIN).max(frame_bytes.saturating_sub(have).min(READ_BYTES_MAX));
-        self.input.resize(have + ask, 0);
-        let polled = Pin::new(&mut *stream).poll_read(cx, &mut self.input[have..]);
-        let got = if let Poll::Ready(Ok(got)) = &polled { *got } else { 0 };
-        self.input.truncate(have + got);
-        match polled {
+    /// Reads once, as much as the socket has. An error is also the end of the stream.
+    ///
+    /// The bytes go through the shard's inbox, so that a connection takes memory for what has come and not for what
+    /// might, and none while it is idle.
+    fn read(&mut self, shard: &ClientShard, stream: &mut TcpStream, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
+        let mut inbox = shard.inbox.borrow_mut();
+        match Pin::new(&mut *stream).poll_read(cx, &mut inbox) {
             Poll::Pending => {
                 if self.input.is_empty() {
-                    // An idle connection keeps no buffer.
                     self.input = BytesMut::new();
                 }
                 Ok(Poll::Pending)
@@ -314,8 +309,11 @@ impl Conversation {
             Poll::Ready(Err(error)) => Err(error),
             Poll::Ready(Ok(0)) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the client closed it")),
             Poll::Ready(Ok(got)) => {
-                // Read more at once while it comes, less when it does not.
-                self.read_bytes = if got == ask { (2 * ask).min(READ_BYTES_MAX) } else { got.next_power_of_two() };
+                if self.input.is_empty() {
+                    self.input = BytesMut::from(&inbox[..got]);
+                } else {
+                    self.input.extend_from_slice(&inbox[..got]);
+                }
                 Ok(Poll::Ready(()))
             }
         }

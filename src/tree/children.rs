@@ -30,7 +30,6 @@ pub(super) struct Children {
     root: Option<Arc<Node>>,
 }
 
-#[derive(Clone)]
 enum Node {
     /// Sorted by `name_hash`.
     Leaf(Vec<Znode>),
@@ -44,6 +43,27 @@ struct Inner {
     /// `lows[i]` <= every hash in `subs[i]` < `lows[i + 1]`; `lows[0]` bounds nothing.
     lows: Vec<u32>,
     subs: Vec<Arc<Node>>,
+}
+
+impl Clone for Node {
+    fn clone(&self) -> Node {
+        match self {
+            Node::Leaf(znodes) => {
+                touch(znodes.iter().map(Znode::references));
+                Node::Leaf(znodes.clone())
+            }
+            Node::Inner(inner) => {
+                touch(inner.subs.iter().map(Arc::strong_count));
+                Node::Inner(inner.clone())
+            }
+        }
+    }
+}
+
+/// Reads the counts of references that are about to be changed. A change waits for its cache line before the next one
+/// begins, because it is atomic; reads wait for all of theirs at once.
+fn touch(counts: impl Iterator<Item = usize>) {
+    std::hint::black_box(counts.sum::<usize>());
 }
 
 impl Children {
@@ -181,11 +201,15 @@ impl Children {
         while let Some(node) = nodes.pop() {
             match Arc::into_inner(node) {
                 Some(Node::Leaf(znodes)) => {
+                    touch(znodes.iter().map(Znode::references));
                     for mut znode in znodes {
                         nodes.extend(std::mem::take(&mut znode.children).root);
                     }
                 }
-                Some(Node::Inner(inner)) => nodes.extend(inner.subs),
+                Some(Node::Inner(inner)) => {
+                    touch(inner.subs.iter().map(Arc::strong_count));
+                    nodes.extend(inner.subs);
+                }
                 None => {}
             }
         }
@@ -194,7 +218,7 @@ impl Children {
 
 /// Where `name` stands in a leaf, or where it would.
 fn find(znodes: &[Znode], hash: u32, name: &[u8]) -> Result<usize, usize> {
-    let start = znodes.partition_point(|znode| znode.name_hash < hash);
+    let start = znodes.iter().position(|znode| znode.name_hash >= hash).unwrap_or(znodes.len());
     let alike = znodes[start..].iter().take_while(|znode| znode.name_hash == hash);
     match alike.into_iter().position(|znode| znode.name() == name) {
         Some(at) => Ok(start + at),

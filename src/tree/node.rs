@@ -196,6 +196,11 @@ impl Znode {
         self.body = body(&meta, self.name(), self.data(), acl);
     }
 
+    /// How many versions of the tree share the name and data.
+    pub(super) fn references(&self) -> usize {
+        ThinArc::strong_count(&self.body)
+    }
+
     /// Number of children.
     pub fn child_count(&self) -> usize {
         self.children.len()
