@@ -10,6 +10,7 @@ mod front;
 mod points;
 mod sessions;
 mod shell;
+mod stalls;
 mod support;
 mod surface;
 mod words;
