@@ -112,6 +112,12 @@ pub struct Counters {
     pub sessionless_expired: u64,
     /// Auth packets that were refused.
     pub auth_failed: u64,
+    /// How often the throttle has stopped a connection.
+    pub throttle_waits: u64,
+    /// Requests that it has refused.
+    pub throttled: u64,
+    /// Large requests that were not let in.
+    pub large_rejected: u64,
 }
 
 impl Counters {
@@ -148,6 +154,9 @@ impl Counters {
         self.renewals += other.renewals;
         self.sessionless_expired += other.sessionless_expired;
         self.auth_failed += other.auth_failed;
+        self.throttle_waits += other.throttle_waits;
+        self.throttled += other.throttled;
+        self.large_rejected += other.large_rejected;
     }
 }
 

@@ -17,8 +17,10 @@ pub mod auth;
 mod counters;
 mod four_letter;
 mod state;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -51,6 +53,11 @@ pub const OUTPUT_PAUSE_BYTES: usize = 1 << 20;
 /// A connection whose unsent output is larger than this is closed: it does not read the events it asked for.
 /// One reply may be larger.
 pub const OUTPUT_MAX_BYTES: usize = 64 << 20;
+/// Unsent output of all connections of a shard beyond which those that take none are closed, the largest first. From
+/// half of it on, a connection gets no further reply before it has taken the last.
+pub const OUTPUT_TOTAL_MAX: usize = 256 << 20;
+/// A connection that takes none of its output for this long counts as one that does not read.
+pub const OUTPUT_STUCK_MS: u64 = 5_000;
 /// The most frames of one connection that are worked off before others get their turn.
 pub const FRAMES_PER_TURN_MAX: usize = 256;
 
@@ -69,6 +76,14 @@ pub struct Settings {
     pub sessionless_timeout_ms: u64,
     /// This shard's part of `globalOutstandingLimit`.
     pub outstanding_max: usize,
+    /// See [`RequestThrottle`].
+    pub throttle: RequestThrottle,
+    /// `largeRequestThreshold`: requests of more bytes are large.
+    pub large_request_bytes: usize,
+    /// This shard's part of `largeRequestMaxBytes`.
+    pub large_requests_bytes_max: usize,
+    /// This shard's part of `ringkeeper.maxWatches`.
+    pub watches_max: usize,
     /// ACL rules.
     pub rules: Rules,
     /// `DigestAuthenticationProvider.superDigest`.
@@ -79,6 +94,21 @@ pub struct Settings {
     pub forwards: bool,
     /// The four-letter words that `4lw.commands.whitelist` allows.
     pub four_letter_words: Vec<FourLetter>,
+}
+
+/// When requests wait before they are looked at, in the buffers of their connections.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestThrottle {
+    /// This shard's part of `request_throttle_max_requests`: with so many requests that wait for their replies, no
+    /// further one is looked at; 0 is no limit.
+    pub requests_max: usize,
+    /// `request_throttle_stall_time`: whether one may go on is looked at again after this many ms at most.
+    pub stall_ms: u64,
+    /// `request_throttle_drop_stale` with `request_stale_latency_check`: a request that has waited for longer than its
+    /// session's timeout ends its connection.
+    pub stale_dropped: bool,
+    /// `throttled_op_wait_time`: a request that has waited for more ms than this is refused; `None` (0) is never.
+    pub wait_ms_max: Option<u64>,
 }
 
 /// How far [`Cnxns::received`] has come with a connection's bytes.
@@ -108,6 +138,15 @@ pub struct Cnxns {
     by_session: HashMap<SessionId, Slot, BuildHasherDefault<SipHasher13>>,
     /// Requests with an xid above 0 that wait for their reply.
     outstanding: usize,
+    /// Bytes of large ones among them.
+    large_bytes: usize,
+    /// Connections whose requests the throttle has stopped, in that order.
+    throttled: VecDeque<Slot>,
+    /// When it was last looked whether one may go on.
+    throttle_checked: Instant,
+    /// There is much unsent output.
+    tight: bool,
+    now: Instant,
     /// When touches were last handed on: of what was heard since, the ordering shard does not know yet.
     touched: Instant,
     asks: Vec<Ask>,
@@ -131,6 +170,11 @@ impl Cnxns {
             generations: Vec::new(),
             by_session: HashMap::default(),
             outstanding: 0,
+            large_bytes: 0,
+            throttled: VecDeque::new(),
+            throttle_checked: Instant(0),
+            tight: false,
+            now: Instant(0),
             touched: Instant(0),
             asks: Vec::new(),
             ready: Vec::new(),
@@ -229,10 +273,11 @@ impl Cnxns {
     /// The socket is gone: forgets the connection, not its session.
     pub fn disconnected(&mut self, id: CnxnId) {
         let Some(cnxn) = self.get(id) else { return };
-        let waiting = cnxn.outstanding();
+        let (waiting, large_bytes) = (cnxn.outstanding(), cnxn.pending.iter().map(Pending::large_bytes).sum::<usize>());
         let heard = cnxn.heard_since(self.touched);
         let session = cnxn.session();
         self.outstanding -= waiting;
+        self.large_bytes -= large_bytes;
         self.asks.extend(heard.map(|heard| Ask::Touch(vec![heard])));
         if let Some(session) = session
             && self.by_session.get(&session) == Some(&id.slot)
@@ -247,15 +292,21 @@ impl Cnxns {
 
     /// Works off the whole frames at the head of `bytes`.
     pub fn received(&mut self, now: Instant, id: CnxnId, bytes: &mut BytesMut) -> Progress {
+        self.now = now;
         for _ in 0..FRAMES_PER_TURN_MAX {
             let limit = self.settings.frame_bytes_max;
             let over = self.outstanding > self.settings.outstanding_max;
+            let requests_max = self.settings.throttle.requests_max;
+            let throttled = requests_max > 0 && self.outstanding >= requests_max;
+            let (tight, large) = (self.tight, self.settings.large_request_bytes);
+            let large_left = self.settings.large_requests_bytes_max.saturating_sub(self.large_bytes);
             let Some(cnxn) = self.get_mut(id) else { return Progress::Closing };
             if cnxn.close.is_some() {
                 return Progress::Closing;
             }
             if matches!(cnxn.phase, Phase::Shaking { .. } | Phase::Asked)
                 || cnxn.out.len() > OUTPUT_PAUSE_BYTES
+                || (tight && cnxn.unsent() > 0)
                 || (over && !cnxn.pending.is_empty())
             {
                 return Progress::Paused;
@@ -271,8 +322,24 @@ impl Cnxns {
                 let mask = mask.map_or(0, |mask| i64::from_be_bytes(*mask));
                 return self.four_letter(Asked { cnxn: id, word, mask });
             }
+            if throttled && frame::is_whole(bytes) && matches!(cnxn.phase, Phase::Established { .. }) {
+                cnxn.throttled.get_or_insert(now);
+                if !std::mem::replace(&mut cnxn.in_throttle, true) {
+                    self.counters.throttle_waits += 1;
+                    self.throttled.push_back(id.slot);
+                }
+                return Progress::Paused;
+            }
             match frame::next(bytes, limit) {
-                Next::Need(bytes) => return Progress::Need(bytes),
+                Next::Need(bytes) if bytes - 4 > large && bytes - 4 > large_left => {
+                    cnxn.close(CloseReason::LargeRequest);
+                    self.counters.large_rejected += 1;
+                    return Progress::Closing;
+                }
+                Next::Need(bytes) => {
+                    cnxn.throttled = None;
+                    return Progress::Need(bytes);
+                }
                 Next::BadLength(len) => {
                     cnxn.close(CloseReason::BadLength(len));
                     return Progress::Closing;
@@ -285,6 +352,7 @@ impl Cnxns {
 
     /// Takes in writes that have become visible.
     pub fn committed(&mut self, now: Instant, batch: &CommitBatch) {
+        self.now = now;
         let mut answered = std::mem::take(&mut self.answered);
         for commit in &batch.commits {
             self.commit(now, commit, &mut answered);
@@ -296,6 +364,7 @@ impl Cnxns {
             self.answer_reads(now, slot, None);
         }
         self.answered = answered;
+        self.let_throttled_go();
     }
 
     /// Takes in what the ordering shard says outside of the order.
@@ -331,6 +400,7 @@ impl Cnxns {
                     self.answer_reads(now, slot, None);
                 }
             }
+            Answer::Throttled(cnxn) => self.close(*cnxn, CloseReason::Throttled),
             Answer::Close(cnxn) => self.close(*cnxn, CloseReason::SessionMoved),
             Answer::Revalidated { .. } => {}
         }
@@ -363,6 +433,12 @@ impl Cnxns {
             self.asks.push(Ask::Touch(heard));
         }
         self.touched = now;
+        self.now = now;
+        self.relieve_output();
+        if now.since_ms(self.throttle_checked) >= self.settings.throttle.stall_ms {
+            self.throttle_checked = now;
+            self.let_throttled_go();
+        }
         let sessionless_ms = self.settings.sessionless_timeout_ms;
         for cnxn in self.slots.iter_mut().flatten().filter(|cnxn| cnxn.close.is_none()) {
             let silent_ms = now.since_ms(cnxn.heard);
@@ -372,7 +448,7 @@ impl Cnxns {
                 _ => continue,
             };
             self.counters.sessionless_expired += u64::from(reason == CloseReason::NoSession);
-            cnxn.close(reason);
+            cnxn.abort(reason);
             self.ready.push(cnxn.id.slot);
         }
     }
@@ -399,13 +475,66 @@ impl Cnxns {
 
     /// Moves a connection's output to the end of `out`. Returns why it is to be closed after that, if it is.
     pub fn take_output(&mut self, id: CnxnId, out: &mut Vec<u8>) -> Option<CloseReason> {
+        let now = self.now;
         let cnxn = self.get_mut(id)?;
+        (cnxn.in_flight, cnxn.moved) = (cnxn.out.len(), now);
         if out.is_empty() {
             std::mem::swap(out, &mut cnxn.out);
         } else {
             out.append(&mut cnxn.out);
         }
         cnxn.close
+    }
+
+    /// The client has taken some of the output that was handed out, not all.
+    pub fn progressed(&mut self, id: CnxnId) {
+        let now = self.now;
+        if let Some(cnxn) = self.get_mut(id) {
+            cnxn.moved = now;
+        }
+    }
+
+    /// Why a connection is to be closed without waiting for its output to be taken, if it is.
+    pub fn aborted(&self, id: CnxnId) -> Option<CloseReason> {
+        self.get(id).filter(|cnxn| cnxn.abort).and_then(|cnxn| cnxn.close)
+    }
+
+    /// Lets requests go on that the throttle has stopped. Each connection looks for itself whether it may.
+    fn let_throttled_go(&mut self) {
+        let free = self.settings.throttle.requests_max.saturating_sub(self.outstanding);
+        let count = free.min(self.throttled.len());
+        for slot in self.throttled.drain(..count) {
+            if let Some(cnxn) = &mut self.slots[slot as usize] {
+                cnxn.in_throttle = false;
+                self.ready.push(slot);
+            }
+        }
+    }
+
+    /// Looks how much output waits to be taken, and ends connections that let too much of it wait.
+    fn relieve_output(&mut self) {
+        let now = self.now;
+        let is_stuck = |cnxn: &&mut Cnxn| cnxn.unsent() > 0 && now.since_ms(cnxn.moved) >= OUTPUT_STUCK_MS;
+        let mut total: usize = self.slots.iter().flatten().map(Cnxn::unsent).sum();
+        self.tight = total > OUTPUT_TOTAL_MAX / 2;
+        // One that is to be closed is not waited for either.
+        for cnxn in self.slots.iter_mut().flatten().filter(is_stuck).filter(|cnxn| cnxn.close.is_some()) {
+            cnxn.abort = true;
+            self.ready.push(cnxn.id.slot);
+        }
+        if total <= OUTPUT_TOTAL_MAX {
+            return;
+        }
+        let mut stuck: Vec<&mut Cnxn> = self.slots.iter_mut().flatten().filter(is_stuck).collect();
+        stuck.sort_by_key(|cnxn| std::cmp::Reverse(cnxn.unsent()));
+        for cnxn in stuck {
+            if total <= OUTPUT_TOTAL_MAX {
+                break;
+            }
+            total -= cnxn.unsent();
+            cnxn.abort(CloseReason::NotReading);
+            self.ready.push(cnxn.id.slot);
+        }
     }
 
     fn get(&self, id: CnxnId) -> Option<&Cnxn> {
@@ -497,6 +626,14 @@ impl Cnxns {
             self.put_header(id, header.xid, Zxid::ZERO, ErrorCode::SessionClosedRequireSaslAuth.code());
             return self.close(id, CloseReason::AuthRequired);
         }
+        if self.is_refused_by_throttle(now, id, &header) {
+            return;
+        }
+        let large = if frame.len() > self.settings.large_request_bytes { frame.len() as u32 } else { 0 };
+        if large as usize > self.settings.large_requests_bytes_max.saturating_sub(self.large_bytes) {
+            self.counters.large_rejected += 1;
+            return self.close(id, CloseReason::LargeRequest);
+        }
         match OpCode::from_wire(header.op) {
             Some(OpCode::Ping) => self.answer_ping(now, id, header.xid),
             Some(OpCode::Auth) => self.authenticate(id, header.xid, body),
@@ -505,9 +642,9 @@ impl Cnxns {
                 let forward = self.settings.forwards.then(|| Box::new((header.op, frame.slice_ref(body))));
                 let op = WriteOp::decode(code, &frame, body);
                 let cnxn = self.get_mut(id).expect("looked up by the caller");
-                let capture = matches!(cnxn.pending.back(), Some(Pending::Read { .. } | Pending::Sync { .. }));
+                let capture = cnxn.pending.back().is_some_and(|last| !matches!(last, Pending::Write { .. }));
                 let ids = Arc::clone(&cnxn.ids);
-                self.wait(id, Pending::Write { xid: header.xid, op: code, since: now });
+                self.wait(id, Pending::Write { xid: header.xid, op: code, large, since: now });
                 self.asks.push(Ask::Write(WriteRequest {
                     cnxn: id,
                     session,
@@ -521,7 +658,7 @@ impl Cnxns {
             Some(OpCode::Sync) => {
                 let body = frame.slice_ref(body);
                 let forward = self.settings.forwards.then(|| Box::new((session, header.xid, body.clone())));
-                self.wait(id, Pending::Sync { xid: header.xid, body, told: false, since: now });
+                self.wait(id, Pending::Sync { xid: header.xid, body, told: false, large, since: now });
                 self.asks.push(Ask::Sync { cnxn: id, forward });
             }
             Some(op) if op != OpCode::Check => {
@@ -531,7 +668,7 @@ impl Cnxns {
                     self.answer_read(now, now, id.slot, header.xid, op, body, &ids, None);
                 } else {
                     let body = frame.slice_ref(body);
-                    self.wait(id, Pending::Read { xid: header.xid, op, body, ids, since: now });
+                    self.wait(id, Pending::Read { xid: header.xid, op, body, ids, large, since: now });
                 }
             }
             _ => {
@@ -548,8 +685,29 @@ impl Cnxns {
         schemes.is_empty() || ids().any(|id| schemes.contains(&id.scheme))
     }
 
+    /// Refuses a request that the throttle has held up for too long, in its turn, or ends its connection.
+    fn is_refused_by_throttle(&mut self, now: Instant, id: CnxnId, header: &RequestHeader) -> bool {
+        let RequestThrottle { stale_dropped, wait_ms_max, .. } = self.settings.throttle;
+        let cnxn = self.get_mut(id).expect("looked up by the caller");
+        let (Some(since), Phase::Established { timeout_ms, .. }) = (cnxn.throttled, cnxn.phase) else { return false };
+        let waited_ms = now.since_ms(since);
+        if stale_dropped && waited_ms > timeout_ms.max(0) as u64 {
+            self.close(id, CloseReason::Stale);
+            return true;
+        }
+        let exempt = matches!(OpCode::from_wire(header.op), Some(OpCode::Ping | OpCode::CloseSession | OpCode::Auth));
+        if exempt || wait_ms_max.is_none_or(|max| waited_ms <= max) {
+            return false;
+        }
+        self.counters.throttled += 1;
+        self.wait(id, Pending::Refused { xid: header.xid, code: ErrorCode::ThrottledOp });
+        self.answer_reads(now, id.slot, None);
+        true
+    }
+
     fn wait(&mut self, id: CnxnId, pending: Pending) {
         self.outstanding += usize::from(pending.counts());
+        self.large_bytes += pending.large_bytes();
         self.get_mut(id).expect("looked up by the caller").pending.push_back(pending);
     }
 
@@ -642,7 +800,7 @@ impl Cnxns {
             counters.replied(cnxn.out.len() - before);
             cnxn.counts.sent += 1;
             if cnxn.out.len() > OUTPUT_MAX_BYTES {
-                cnxn.close(CloseReason::NotReading);
+                cnxn.abort(CloseReason::NotReading);
             }
             ready.push(slot);
         });
@@ -671,7 +829,7 @@ impl Cnxns {
         }
         let cnxn = self.get_mut(id).expect("looked up by the caller");
         let front = cnxn.pending.pop_front();
-        let Some(Pending::Write { xid: expected, op, since }) = front else {
+        let Some(Pending::Write { xid: expected, op, since, large }) = front else {
             panic!("the next reply of {id:?} is due to a write, not to {front:?}");
         };
         assert_eq!(expected, xid, "replies of {id:?} are due in the order of its requests");
@@ -681,6 +839,7 @@ impl Cnxns {
         cnxn.counts.answered(op, xid, commit.zxid, since, now);
         cnxn.counts.sent += 1;
         self.outstanding -= usize::from(xid > 0);
+        self.large_bytes -= large as usize;
         self.counters.replied(bytes);
         self.counters.answered(now.since_ms(since), true);
         self.ready.push(id.slot);
@@ -689,14 +848,21 @@ impl Cnxns {
     /// Answers the reads at the head of a connection's queue, from `tree` or else the newest version.
     fn answer_reads(&mut self, now: Instant, slot: Slot, tree: Option<&Tree>) {
         while let Some(cnxn) = &mut self.slots[slot as usize]
-            && matches!(cnxn.pending.front(), Some(Pending::Read { .. } | Pending::Sync { told: true, .. }))
+            && cnxn.pending.front().is_some_and(Pending::is_ready)
+            && let Some(pending) = cnxn.pending.pop_front()
         {
-            let (xid, op, body, ids, since) = match cnxn.pending.pop_front() {
-                Some(Pending::Read { xid, op, body, ids, since }) => (xid, op, body, ids, since),
-                Some(Pending::Sync { xid, body, since, .. }) => (xid, OpCode::Sync, body, Arc::clone(&cnxn.ids), since),
-                Some(Pending::Write { .. }) | None => unreachable!("looked at just now"),
+            self.outstanding -= usize::from(pending.counts());
+            self.large_bytes -= pending.large_bytes();
+            let (xid, op, body, ids, since) = match pending {
+                Pending::Read { xid, op, body, ids, since, .. } => (xid, op, body, ids, since),
+                Pending::Sync { xid, body, since, .. } => (xid, OpCode::Sync, body, Arc::clone(&cnxn.ids), since),
+                Pending::Refused { xid, code, .. } => {
+                    let id = cnxn.id;
+                    self.put_header(id, xid, tree.map_or(self.tree.zxid(), Tree::zxid), code.code());
+                    continue;
+                }
+                Pending::Write { .. } => unreachable!("it is not ready"),
             };
-            self.outstanding -= usize::from(xid > 0);
             self.answer_read(now, since, slot, xid, op, &body, &ids, tree);
         }
     }
@@ -728,5 +894,18 @@ impl Cnxns {
         counters.replied(cnxn.out.len() - before);
         counters.answered(now.since_ms(since), false);
         ready.push(slot);
+        if watches.count() > settings.watches_max {
+            self.end_greatest_watcher();
+        }
+    }
+
+    /// Ends the connection that watches most, so that the others can go on.
+    fn end_greatest_watcher(&mut self) {
+        let Some(slot) = self.watches.greatest() else { return };
+        self.watches.remove_all(slot);
+        if let Some(cnxn) = &mut self.slots[slot as usize] {
+            cnxn.abort(CloseReason::TooManyWatches);
+            self.ready.push(slot);
+        }
     }
 }

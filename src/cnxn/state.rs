@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::counters::Summary;
+use crate::proto::ErrorCode;
 use crate::proto::client::Id;
 use crate::proto::frame;
 use crate::proto::op::OpCode;
@@ -26,6 +27,16 @@ pub(super) struct Cnxn {
     pub(super) out: Vec<u8>,
     /// Set once, when the connection is to be closed after its output.
     pub(super) close: Option<CloseReason>,
+    /// It is to be closed at once.
+    pub(super) abort: bool,
+    /// Output that was handed to the driver and may not have been taken by the client.
+    pub(super) in_flight: usize,
+    /// When the client last took output, as far as that is known.
+    pub(super) moved: Instant,
+    /// Since when the throttle holds up the request at the head of its buffer.
+    pub(super) throttled: Option<Instant>,
+    /// It stands in the queue of those that the throttle holds up.
+    pub(super) in_throttle: bool,
     /// When something last came in.
     pub(super) heard: Instant,
     /// When it came.
@@ -95,31 +106,44 @@ pub(super) enum Pending {
     Write {
         xid: i32,
         op: OpCode,
+        /// Bytes of a large request, else 0; and so below.
+        large: u32,
         since: Instant,
     },
     /// Waits for the writes before it.
-    Read {
-        xid: i32,
-        op: OpCode,
-        body: Bytes,
-        ids: Arc<Vec<Id>>,
-        since: Instant,
-    },
+    Read { xid: i32, op: OpCode, body: Bytes, ids: Arc<Vec<Id>>, large: u32, since: Instant },
     /// Waits for the ordering shard's word that everything committed before it has been told to this one, and for the
     /// writes before it.
-    Sync {
-        xid: i32,
-        body: Bytes,
-        told: bool,
-        since: Instant,
-    },
+    Sync { xid: i32, body: Bytes, told: bool, large: u32, since: Instant },
+    /// Will not be carried out.
+    Refused { xid: i32, code: ErrorCode },
 }
 
 impl Pending {
     /// Whether it counts against the limit of outstanding requests: Apache leaves out special xids.
     pub(super) fn counts(&self) -> bool {
-        let (Pending::Write { xid, .. } | Pending::Read { xid, .. } | Pending::Sync { xid, .. }) = self;
+        let (Pending::Write { xid, .. }
+        | Pending::Read { xid, .. }
+        | Pending::Sync { xid, .. }
+        | Pending::Refused { xid, .. }) = self;
         *xid > 0
+    }
+
+    /// Bytes that count against the limit of large requests.
+    pub(super) fn large_bytes(&self) -> usize {
+        match self {
+            Pending::Write { large, .. } | Pending::Read { large, .. } | Pending::Sync { large, .. } => *large as usize,
+            Pending::Refused { .. } => 0,
+        }
+    }
+
+    /// Whether it can be answered when it comes to the head of the queue.
+    pub(super) fn is_ready(&self) -> bool {
+        match self {
+            Pending::Write { .. } => false,
+            Pending::Read { .. } | Pending::Refused { .. } => true,
+            Pending::Sync { told, .. } => *told,
+        }
     }
 }
 
@@ -161,6 +185,14 @@ pub enum CloseReason {
     NotReading,
     /// The server is no member of an ensemble with a leader.
     NotServing,
+    /// Too many connects at this time (`connection_throttle_tokens`).
+    Throttled,
+    /// A request waited for longer than its session's timeout before it was looked at (`request_throttle_drop_stale`).
+    Stale,
+    /// Too many bytes of large requests wait for their replies (`largeRequestMaxBytes`).
+    LargeRequest,
+    /// There are too many watches, and it has most of them (`ringkeeper.maxWatches`).
+    TooManyWatches,
 }
 
 impl fmt::Display for CloseReason {
@@ -187,6 +219,14 @@ impl fmt::Display for CloseReason {
             CloseReason::NoSession => write!(f, "it sent no connect request in time"),
             CloseReason::NotReading => write!(f, "it does not read what it is sent"),
             CloseReason::NotServing => write!(f, "ZooKeeperServer not running"),
+            CloseReason::Throttled => write!(f, "too many connect at this time (connection_throttle_tokens)"),
+            CloseReason::Stale => write!(f, "its request waited for longer than its session timeout"),
+            CloseReason::LargeRequest => {
+                write!(f, "large requests of more bytes than largeRequestMaxBytes wait for their replies")
+            }
+            CloseReason::TooManyWatches => {
+                write!(f, "there are more watches than ringkeeper.maxWatches, and it has most of them")
+            }
         }
     }
 }
@@ -223,6 +263,11 @@ impl Cnxn {
             pending: VecDeque::new(),
             out: Vec::new(),
             close: None,
+            abort: false,
+            in_flight: 0,
+            moved: now,
+            throttled: None,
+            in_throttle: false,
             heard: now,
             accepted: now,
             counts: Counts::default(),
@@ -248,6 +293,17 @@ impl Cnxn {
     /// Notes the first reason; later ones change nothing.
     pub(super) fn close(&mut self, reason: CloseReason) {
         self.close.get_or_insert(reason);
+    }
+
+    /// Closes it whether or not the client takes its output.
+    pub(super) fn abort(&mut self, reason: CloseReason) {
+        self.close(reason);
+        self.abort = true;
+    }
+
+    /// Bytes that the client has not taken.
+    pub(super) fn unsent(&self) -> usize {
+        self.out.len() + self.in_flight
     }
 
     pub(super) fn put_frame(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {

@@ -36,6 +36,12 @@ pub fn next(received: &mut BytesMut, limit_bytes: usize) -> Next {
     Next::Frame(frame)
 }
 
+/// Whether a whole frame is there.
+pub fn is_whole(received: &[u8]) -> bool {
+    let len = received.first_chunk::<4>().map(|head| i32::from_be_bytes(*head));
+    len.is_some_and(|len| len >= 0 && received.len() - 4 >= len as usize)
+}
+
 /// Starts a frame in `out`: four bytes to be filled by [`end`], which takes what this returns.
 pub fn begin(out: &mut Vec<u8>) -> usize {
     out.extend_from_slice(&[0; 4]);

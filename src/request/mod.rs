@@ -6,3 +6,4 @@ pub mod prepare;
 pub mod read;
 pub mod replica;
 pub mod reply;
+pub mod throttle;

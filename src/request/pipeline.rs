@@ -22,6 +22,7 @@ use bytes::Bytes;
 
 use super::containers::{self, ContainerManager};
 use super::prepare::{self, Rules};
+use super::throttle::{self, ConnectionThrottle};
 use crate::proto::ErrorCode;
 use crate::proto::client::{AclList, Id, Password};
 use crate::proto::op::WriteOp;
@@ -118,6 +119,8 @@ pub enum Answer {
     Synced(CnxnId),
     /// A request that changes nothing, where nothing before it waits to be committed.
     Replied(Arc<Committed>),
+    /// The connection comes at a time of too many (`connection_throttle_tokens`).
+    Throttled(CnxnId),
     /// The connection has lost its session to another, or speaks in the name of one that it does not own.
     Close(CnxnId),
 }
@@ -223,6 +226,7 @@ pub struct Pipeline {
     proposals: Proposals,
     answers: Vec<Answer>,
     containers: ContainerManager,
+    throttle: ConnectionThrottle,
     /// Digests of the tree as they were after some transactions, oldest first, at most [`DIGESTS_MAX`].
     digest_log: VecDeque<(Zxid, u64)>,
     /// Who asked for a `sync`, and the write that was the newest then.
@@ -247,6 +251,7 @@ impl Answer {
             Answer::Attached { cnxn, .. }
             | Answer::Revalidated { cnxn, .. }
             | Answer::Synced(cnxn)
+            | Answer::Throttled(cnxn)
             | Answer::Close(cnxn) => Some(*cnxn),
             Answer::Replied(committed) => committed.to.map(|(cnxn, _)| cnxn),
         }
@@ -282,6 +287,7 @@ impl Pipeline {
             proposals: Proposals::default(),
             answers: Vec::new(),
             containers: ContainerManager::new(containers, now),
+            throttle: ConnectionThrottle::new(throttle::Settings::default(), now, 0),
             digest_log: VecDeque::new(),
             spare_commits: Vec::new(),
         }
@@ -330,6 +336,16 @@ impl Pipeline {
         self.committed
     }
 
+    /// Limits how many connects are let through; without this all are. `seed` is a number by chance.
+    pub fn throttle_connects(&mut self, settings: throttle::Settings, now: Instant, seed: u64) {
+        self.throttle = ConnectionThrottle::new(settings, now, seed);
+    }
+
+    /// How likely a connect is dropped, 0 to 1.
+    pub fn drop_chance(&self) -> f64 {
+        self.throttle.drop_chance()
+    }
+
     /// The sessions.
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
@@ -350,6 +366,13 @@ impl Pipeline {
     pub fn handle(&mut self, now: Instant, wall: WallMs, ask: Ask) {
         match ask {
             Ask::Write(request) => self.write(wall, request),
+            // Those of learners were let through where they came in.
+            Ask::OpenSession { cnxn, session: None, .. } if !self.throttle.admits(now, true) => {
+                self.answers.push(Answer::Throttled(cnxn));
+            }
+            Ask::Attach { cnxn, .. } if !self.throttle.admits(now, false) => {
+                self.answers.push(Answer::Throttled(cnxn));
+            }
             Ask::OpenSession { cnxn, timeout_ms, session } => {
                 let session = session.unwrap_or_else(|| self.sessions.allocate());
                 self.sessions.insert(session, timeout_ms, Some(cnxn), now);

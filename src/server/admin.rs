@@ -90,6 +90,7 @@ struct Order {
     sessions: usize,
     ephemerals: Vec<(SessionId, Vec<Arc<str>>)>,
     digests: Vec<(Zxid, u64)>,
+    drop_chance: f64,
 }
 
 impl Shared {
@@ -119,6 +120,7 @@ impl Shared {
                 sessions: pipeline.map_or(head.sessions().len(), |pipeline| pipeline.sessions().len()),
                 ephemerals: head.ephemerals().iter().map(paths).collect(),
                 digests: pipeline.into_iter().flat_map(Pipeline::digest_log).collect(),
+                drop_chance: pipeline.map_or(0.0, Pipeline::drop_chance),
             };
             // Who asked may have given up.
             drop(question.parts.send(Part::Order(Box::new(order))));
@@ -345,6 +347,7 @@ impl Shared {
             open_files: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
             open_files_max: open_files_max.unwrap_or(u64::MAX),
             rejected: self.limits.rejected(),
+            drop_chance: order.drop_chance,
             log: self.log.read(),
         }
         .text()

@@ -39,12 +39,14 @@ pub struct Figures<'a> {
     pub open_files_max: u64,
     /// Connections that the limits did not admit.
     pub rejected: u64,
+    /// How likely a connect is dropped.
+    pub drop_chance: f64,
     /// Of the log.
     pub log: LogReading,
 }
 
 /// Counters of what is not here.
-const ABSENT_COUNTERS: [&str; 47] = [
+const ABSENT_COUNTERS: [&str; 44] = [
     "add_dead_watcher_stall_time",
     "cnxn_closed_without_zk_server_running",
     "commit_count",
@@ -57,7 +59,6 @@ const ABSENT_COUNTERS: [&str; 47] = [
     "ensemble_auth_skip",
     "ensemble_auth_success",
     "insecure_admin_count",
-    "large_requests_rejected",
     "learner_commit_received_count",
     "learner_proposal_received_count",
     "local_sessions",
@@ -71,7 +72,6 @@ const ABSENT_COUNTERS: [&str; 47] = [
     "proposal_count",
     "quit_leading_due_to_disloyal_voter",
     "request_commit_queued",
-    "request_throttle_wait_count",
     "requests_not_forwarded_to_commit_processor",
     "response_packet_cache_hits",
     "response_packet_cache_misses",
@@ -89,7 +89,6 @@ const ABSENT_COUNTERS: [&str; 47] = [
     "stale_requests_dropped",
     "stale_sessions_expired",
     "sync_processor_request_queued",
-    "throttled_ops",
     "tls_handshake_exceeded",
     "unsuccessful_handshake",
 ];
@@ -179,7 +178,7 @@ impl Figures<'_> {
         let some_replies = c.reply_bytes.count > 0;
         lines.put("max_client_response_size", if some_replies { c.reply_bytes.max as i64 } else { -1 });
         lines.put("min_client_response_size", if some_replies { c.reply_bytes.min as i64 } else { -1 });
-        lines.put("connection_drop_probability", java_double(0.0));
+        lines.put("connection_drop_probability", java_double(self.drop_chance));
         lines.put("watch_count", self.watches);
         lines.put("auth_failed_count", c.auth_failed);
         lines.put("min_latency", c.latency.min);
@@ -193,6 +192,9 @@ impl Figures<'_> {
         lines.put("connection_rejected", self.rejected);
         lines.put("connection_request_count", c.connects);
         lines.put("connection_revalidate_count", c.renewals);
+        lines.put("throttled_ops", c.throttled);
+        lines.put("request_throttle_wait_count", c.throttle_waits);
+        lines.put("large_requests_rejected", c.large_rejected);
         lines.put("sessionless_connections_expired", c.sessionless_expired);
         lines.put("unrecoverable_error_count", 0);
         lines.put("watch_bytes", 0);

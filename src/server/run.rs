@@ -17,7 +17,7 @@ use super::admin::{Admin, Shared};
 use super::config::{self, Config, EnsembleConfig};
 use super::metrics::LogMetrics;
 use super::placement::{self, Plan};
-use crate::cnxn::{Cnxns, FourLetter, Settings};
+use crate::cnxn::{Cnxns, FourLetter, RequestThrottle, Settings};
 use crate::request::pipeline::{Ask, Pipeline};
 use crate::request::prepare::Rules;
 use crate::session::Sessions;
@@ -351,6 +351,13 @@ fn settings(config: &Config, shard: usize, shards: usize) -> Settings {
         outstanding_max: (config.global_outstanding_limit as usize / shards).max(1),
         rules: rules(config),
         super_digest: config.super_digest.clone(),
+        throttle: RequestThrottle {
+            requests_max: config.request_throttle.requests_max.div_ceil(shards),
+            ..config.request_throttle
+        },
+        large_request_bytes: config.large_request_bytes.map_or(usize::MAX, |bytes| bytes as usize),
+        large_requests_bytes_max: config.large_requests_bytes_max as usize / shards,
+        watches_max: (config.watches_max as usize / shards).max(1),
         enforced_auth_schemes: config.enforced_auth_schemes.clone(),
         forwards: config.ensemble.is_some(),
         four_letter_words: FourLetter::all().filter(|word| config.four_letter_words.allow(word.word())).collect(),
@@ -433,6 +440,7 @@ fn standalone(config: &Config, data_tree: DataTree, grace_ms: u64, clock: Clock)
     let sessions = Sessions::new(tick_ms, grace_ms, STANDALONE_SERVER_ID, clock.wall());
     let mut pipeline =
         Pipeline::new(data_tree, sessions, rules(config), config.containers, config.digest_enabled, clock.now());
+    pipeline.throttle_connects(config.connection_throttle, clock.now(), clock.wall().0 as u64);
     for orphan in pipeline.close_orphans(clock.wall()) {
         tracing::warn!("{orphan}");
     }

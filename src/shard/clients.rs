@@ -232,6 +232,9 @@ impl Conversation {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<CloseReason>> {
         for _ in 0..TURNS_MAX {
+            if let Some(reason) = shard.cnxns.borrow().aborted(id) {
+                return Poll::Ready(Ok(reason));
+            }
             // Replies first, so that a connection that may not read on before they are sent does not wait for itself.
             let blocked = match self.write(shard, stream, id, cx)? {
                 Written::Closed(reason) => return Poll::Ready(Ok(reason)),
@@ -287,7 +290,12 @@ impl Conversation {
                 }
             }
             match Pin::new(&mut *stream).poll_write(cx, &self.output[self.sent..])? {
-                Poll::Ready(written) => self.sent += written,
+                Poll::Ready(written) => {
+                    self.sent += written;
+                    if self.sent < self.output.len() {
+                        shard.cnxns.borrow_mut().progressed(id);
+                    }
+                }
                 Poll::Pending => return Ok(Written::Blocked),
             }
         }

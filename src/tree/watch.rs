@@ -95,6 +95,13 @@ impl Watches {
         self.child.remove_all(slot);
     }
 
+    /// The connection with most watches.
+    pub fn greatest(&self) -> Option<Slot> {
+        let count = |table: &Table, slot: &Slot| table.by_slot.get(slot).map_or(0, BTreeSet::len);
+        let slots = self.data.by_slot.keys().chain(self.child.by_slot.keys());
+        slots.max_by_key(|slot| count(&self.data, slot) + count(&self.child, slot)).copied()
+    }
+
     /// Connections that watch, paths that are watched and watches, of the data table (`wchs`).
     pub fn data_summary(&self) -> (usize, usize, usize) {
         (self.data.by_slot.len(), self.data.by_path.len(), self.data.total)

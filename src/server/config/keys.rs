@@ -229,8 +229,8 @@ mod tests {
     #[test]
     fn the_compatibility_table_has_a_row_a_key() {
         let table = compat_table();
-        let row = "| `request_throttle_max_requests`, `requestThrottleLimit` | a whole number | 0 | no effect \
-                   | there is no request throttle yet; globalOutstandingLimit holds |";
+        let row = "| `request_stale_connection_check`, `requestStaleConnectionCheck` | true, false | true | no effect \
+                   | a closed connection's requests are not looked at |";
         assert!(table.lines().any(|line| line == row), "{table}");
         assert_eq!(table.lines().count(), all().len() + 2);
         assert!(table.lines().all(|line| line.matches(" |").count() == 5 || line.contains("---")));
@@ -266,7 +266,7 @@ mod tests {
         check("zookeeper.snapCount", Some(("snapCount", true)));
         check("zookeeper.flushDelay", Some(("flushDelay", false)));
         check("nio.numWorkerThread", Some(("nio.numWorkerThreads", false)));
-        check("requestThrottleLimits", Some(("requestThrottleLimit", false)));
+        check("requestThrottleLimits", Some(("requestThrottleLimit", true)));
         check("sever.1", Some(("server.*", true)));
         check("authprovider.sasl", Some(("authProvider.*", true)));
         check("myOwnKey", None);

@@ -23,7 +23,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::request::containers;
+use crate::cnxn::RequestThrottle;
+use crate::request::{containers, throttle};
 use crate::server::placement;
 use crate::tree::ExtendedTypes;
 
@@ -101,6 +102,16 @@ pub struct Config {
     pub extended_types: ExtendedTypes,
     /// `znode.container.*`: how the server looks for containers and znodes that it is to remove.
     pub containers: containers::Settings,
+    /// `connection_throttle_*`: how many connects are let through.
+    pub connection_throttle: throttle::Settings,
+    /// `request_throttle_*` and its like: when requests wait before they are looked at.
+    pub request_throttle: RequestThrottle,
+    /// `largeRequestThreshold`: requests of more bytes are large; `None` (-1) is none.
+    pub large_request_bytes: Option<u32>,
+    /// `largeRequestMaxBytes`: the most bytes of large requests that wait for their replies.
+    pub large_requests_bytes_max: u32,
+    /// `ringkeeper.maxWatches`: the most watches of all connections.
+    pub watches_max: u32,
     /// Transaction log.
     pub log: LogConfig,
     /// Snapshots and their purging.

@@ -89,6 +89,17 @@ pub(super) fn resolve(text: &[u8], path: &Path, flags: Vec<Flag>) -> Result<Load
             per_minute_max: settings.number("znode.container.maxPerMinute"),
             never_used_ms: settings.int("znode.container.maxNeverUsedIntervalMs"),
         },
+        connection_throttle: connection_throttle(&settings),
+        request_throttle: RequestThrottle {
+            requests_max: settings.number("request_throttle_max_requests"),
+            stall_ms: settings.number("request_throttle_stall_time"),
+            stale_dropped: settings.is_on("request_throttle_drop_stale")
+                && settings.is_on("request_stale_latency_check"),
+            wait_ms_max: settings.limit("throttled_op_wait_time"),
+        },
+        large_request_bytes: u32::try_from(settings.int("largeRequestThreshold")).ok(),
+        large_requests_bytes_max: settings.number("largeRequestMaxBytes"),
+        watches_max: settings.number("ringkeeper.maxWatches"),
         log: log(&settings),
         snapshot,
         digest_enabled: settings.is_on("digest.enabled"),
@@ -286,6 +297,28 @@ fn check_super_digest(settings: &Settings) -> Result<(), ConfigError> {
         Some((user, digest)) if !user.is_empty() && is_digest(digest) => Ok(()),
         None if setting.value.is_empty() => Ok(()),
         _ => Err(setting.invalid("nobody could authenticate with it", "super:<base64 of SHA1(super:password)>")),
+    }
+}
+
+fn connection_throttle(settings: &Settings) -> throttle::Settings {
+    let weight = |name: &str| settings.number::<u32>(name);
+    let decimal = |name: &str| settings.text(name).parse().expect("the kind's shape fits the type");
+    throttle::Settings {
+        tokens_max: settings.number("connection_throttle_tokens"),
+        fill_time_ms: settings.number("connection_throttle_fill_time"),
+        fill_count: settings.number("connection_throttle_fill_count"),
+        freeze_time_ms: u64::try_from(settings.int("connection_throttle_freeze_time")).ok(),
+        drop_increase: decimal("connection_throttle_drop_increase"),
+        drop_decrease: decimal("connection_throttle_drop_decrease"),
+        decrease_ratio: decimal("connection_throttle_decrease_ratio"),
+        weights: settings.is_on("connection_throttle_weight_enabled").then(|| {
+            // No session costs less than a local one, which this server has none of.
+            let least = weight("connection_throttle_local_session_weight");
+            throttle::Weights {
+                new: weight("connection_throttle_global_session_weight").max(least),
+                renewed: weight("connection_throttle_renew_session_weight").max(least),
+            }
+        }),
     }
 }
 

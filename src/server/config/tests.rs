@@ -195,9 +195,8 @@ fn keys_without_effect_warn_unless_they_ask_for_what_is() {
          zoo.cfg:3: admin.serverPort = 8081 has no effect: there is no AdminServer yet; use the four-letter words",
     );
     check(
-        "requestThrottleLimit=5",
-        "zoo.cfg:2: requestThrottleLimit = 5 has no effect: there is no request throttle yet; \
-         globalOutstandingLimit holds",
+        "requestStaleConnectionCheck=false",
+        "zoo.cfg:2: requestStaleConnectionCheck = false has no effect: a closed connection's requests are not looked at",
     );
     check(
         "ssl.keyStore.password=geheim",
@@ -207,7 +206,7 @@ fn keys_without_effect_warn_unless_they_ask_for_what_is() {
     check(
         "request_throttle_stall_time=soon",
         "error: zoo.cfg:2: request_throttle_stall_time = soon: For input string: \"soon\"; \
-         allowed: a whole number (ms)",
+         allowed: a whole number from 1 (ms)",
     );
 }
 

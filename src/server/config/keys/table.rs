@@ -60,8 +60,6 @@ const SASL_DETAIL: &str = "there is no SASL yet";
 const SHARDS: &str = "connections belong to shards of one core each; see ringkeeper.cores";
 const COMMIT: &str = "there is no commit processor; the shard that orders writes applies them";
 const GROUP_COMMIT: &str = "group commit adapts to the disk by itself";
-const THROTTLE: &str = "there is no connection throttle yet; maxCnxns and maxClientCnxns hold";
-const REQUEST_THROTTLE: &str = "there is no request throttle yet; globalOutstandingLimit holds";
 const NO_CACHE: &str = "replies are not cached; encoding one costs less than finding it";
 const WATCHES: &str = "there is one watch table";
 const NO_JVM: &str = "there is no JVM to pause";
@@ -168,26 +166,26 @@ pub(super) static KEYS: &[Key] = &[
     ),
     honoured("globalOutstandingLimit", int(1, MAX_INT, "requests"), "1000"),
     honoured("maxCnxns", int(0, MAX_INT, "connections; 0: no limit"), "0"),
-    no_effect("connection_throttle_tokens", any_int(""), "0", THROTTLE).also(&["connectionMaxTokens"]),
-    no_effect("connection_throttle_fill_time", any_int("ms"), "1", THROTTLE).also(&["connectionTokenFillTime"]),
-    no_effect("connection_throttle_fill_count", any_int(""), "1", THROTTLE).also(&["connectionTokenFillCount"]),
-    no_effect("connection_throttle_freeze_time", any_int("ms"), "-1", THROTTLE).also(&["connectionFreezeTime"]),
-    no_effect("connection_throttle_drop_increase", Decimal, "0.02", THROTTLE).also(&["connectionDropIncrease"]),
-    no_effect("connection_throttle_drop_decrease", Decimal, "0.002", THROTTLE).also(&["connectionDropDecrease"]),
-    no_effect("connection_throttle_decrease_ratio", Decimal, "0", THROTTLE).also(&["connectionDecreaseRatio"]),
-    no_effect("connection_throttle_weight_enabled", Bool, "false", THROTTLE),
-    no_effect("connection_throttle_global_session_weight", any_int(""), "3", THROTTLE),
-    no_effect("connection_throttle_renew_session_weight", any_int(""), "2", THROTTLE),
-    no_effect("connection_throttle_local_session_weight", any_int(""), "1", THROTTLE),
-    no_effect("request_throttle_max_requests", any_int(""), "0", REQUEST_THROTTLE).also(&["requestThrottleLimit"]),
-    no_effect("request_throttle_stall_time", any_int("ms"), "100", REQUEST_THROTTLE).also(&["requestThrottleStallTime"]),
-    no_effect("request_throttle_drop_stale", Bool, "true", REQUEST_THROTTLE).also(&["requestThrottleDropStale"]),
-    no_effect("request_stale_latency_check", Bool, "false", REQUEST_THROTTLE).also(&["requestStaleLatencyCheck"]),
-    no_effect("request_stale_connection_check", Bool, "true", REQUEST_THROTTLE).also(&["requestStaleConnectionCheck"]),
-    no_effect("request_throttler.shutdownTimeout", any_int("ms"), "10000", REQUEST_THROTTLE),
-    no_effect("throttled_op_wait_time", any_int("ms"), "0", REQUEST_THROTTLE).also(&["throttledOpWaitTime"]),
-    no_effect("largeRequestThreshold", any_int("bytes"), "-1", REQUEST_THROTTLE),
-    no_effect("largeRequestMaxBytes", any_int("bytes"), "104857600", REQUEST_THROTTLE),
+    honoured("connection_throttle_tokens", int(0, MAX_INT, "connects; 0: no limit"), "0").also(&["connectionMaxTokens"]),
+    honoured("connection_throttle_fill_time", int(1, MAX_INT, "ms"), "1").also(&["connectionTokenFillTime"]),
+    honoured("connection_throttle_fill_count", int(0, MAX_INT, "connects"), "1").also(&["connectionTokenFillCount"]),
+    honoured("connection_throttle_freeze_time", int(-1, MAX_INT, "ms; -1: off"), "-1").also(&["connectionFreezeTime"]),
+    honoured("connection_throttle_drop_increase", Decimal, "0.02").also(&["connectionDropIncrease"]),
+    honoured("connection_throttle_drop_decrease", Decimal, "0.002").also(&["connectionDropDecrease"]),
+    honoured("connection_throttle_decrease_ratio", Decimal, "0").also(&["connectionDecreaseRatio"]),
+    honoured("connection_throttle_weight_enabled", Bool, "false"),
+    honoured("connection_throttle_global_session_weight", int(1, MAX_INT, "tokens"), "3"),
+    honoured("connection_throttle_renew_session_weight", int(1, MAX_INT, "tokens"), "2"),
+    honoured("connection_throttle_local_session_weight", int(1, MAX_INT, "tokens"), "1"),
+    honoured("request_throttle_max_requests", int(0, MAX_INT, "requests; 0: no limit"), "0").also(&["requestThrottleLimit"]),
+    honoured("request_throttle_stall_time", int(1, MAX_INT, "ms"), "100").also(&["requestThrottleStallTime"]),
+    honoured("request_throttle_drop_stale", Bool, "true").also(&["requestThrottleDropStale"]),
+    honoured("request_stale_latency_check", Bool, "false").also(&["requestStaleLatencyCheck"]),
+    no_effect("request_stale_connection_check", Bool, "true", "a closed connection's requests are not looked at").also(&["requestStaleConnectionCheck"]),
+    no_effect("request_throttler.shutdownTimeout", any_int("ms"), "10000", "requests that wait are not read yet"),
+    honoured("throttled_op_wait_time", int(0, MAX_INT, "ms; 0: off"), "0").also(&["throttledOpWaitTime"]),
+    honoured("largeRequestThreshold", int(-1, MAX_INT, "bytes; -1: off"), "-1"),
+    honoured("largeRequestMaxBytes", int(1, MAX_INT, "bytes"), "104857600"),
     no_effect("maxResponseCacheSize", any_int("replies"), "400", NO_CACHE),
     no_effect("maxGetChildrenResponseCacheSize", any_int("replies"), "400", NO_CACHE),
     honoured("enforceQuota", Bool, "false"),
@@ -309,5 +307,6 @@ pub(super) static KEYS: &[Key] = &[
     honoured("ringkeeper.logLevel", Text, "info"),
     honoured("ringkeeper.logFormat", Word(&["text", "json"]), "text"),
     honoured("ringkeeper.flushesInFlight", int(1, 16, "flushes"), "2"),
+    honoured("ringkeeper.maxWatches", int(1, MAX_INT, "watches"), "8000000"),
     honoured("ringkeeper.stallDetector", Bool, "false"),
 ];
