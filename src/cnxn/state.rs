@@ -23,6 +23,8 @@ pub(super) struct Cnxn {
     pub(super) ids: Arc<Vec<Id>>,
     /// Requests without a reply yet, oldest first. The first is never a read: at the head that is answered.
     pub(super) pending: VecDeque<Pending>,
+    /// Syncs that were answered because a write behind them was committed: the word that they waited for is still to come.
+    pub(super) overtaken_syncs: u32,
     /// Frames to be sent.
     pub(super) out: Vec<u8>,
     /// Set once, when the connection is to be closed after its output.
@@ -117,6 +119,8 @@ pub(super) enum Pending {
     Sync { xid: i32, body: Bytes, told: bool, large: u32, since: Instant },
     /// Will not be carried out.
     Refused { xid: i32, code: ErrorCode },
+    /// An opcode that the server does not know: waits for its turn, and ends the connection.
+    Unknown { xid: i32, op: i32 },
 }
 
 impl Pending {
@@ -125,7 +129,8 @@ impl Pending {
         let (Pending::Write { xid, .. }
         | Pending::Read { xid, .. }
         | Pending::Sync { xid, .. }
-        | Pending::Refused { xid, .. }) = self;
+        | Pending::Refused { xid, .. }
+        | Pending::Unknown { xid, .. }) = self;
         *xid > 0
     }
 
@@ -133,16 +138,17 @@ impl Pending {
     pub(super) fn large_bytes(&self) -> usize {
         match self {
             Pending::Write { large, .. } | Pending::Read { large, .. } | Pending::Sync { large, .. } => *large as usize,
-            Pending::Refused { .. } => 0,
+            Pending::Refused { .. } | Pending::Unknown { .. } => 0,
         }
     }
 
-    /// Whether it can be answered when it comes to the head of the queue.
-    pub(super) fn is_ready(&self) -> bool {
+    /// Whether it can be answered when it comes to the head of the queue. `passed` says that what stands behind it is
+    /// committed: then its sync need not be told any more.
+    pub(super) fn is_ready(&self, passed: bool) -> bool {
         match self {
             Pending::Write { .. } => false,
-            Pending::Read { .. } | Pending::Refused { .. } => true,
-            Pending::Sync { told, .. } => *told,
+            Pending::Read { .. } | Pending::Refused { .. } | Pending::Unknown { .. } => true,
+            Pending::Sync { told, .. } => *told || passed,
         }
     }
 }
@@ -261,6 +267,7 @@ impl Cnxn {
             phase: Phase::New,
             ids,
             pending: VecDeque::new(),
+            overtaken_syncs: 0,
             out: Vec::new(),
             close: None,
             abort: false,
