@@ -31,13 +31,16 @@ use crate::proto::txn::LoggedTxn;
 use crate::types::Zxid;
 
 const PREFIX: &str = "log.";
-const MAGIC: &[u8] = b"ZKLG";
-const FILE_HEADER_BYTES: usize = 16;
+/// What a log begins with.
+pub const MAGIC: &[u8] = b"ZKLG";
+/// Magic, version and database id.
+pub const FILE_HEADER_BYTES: usize = 16;
 /// Checksum and length.
-const RECORD_HEADER_BYTES: usize = 12;
-const RECORD_END: u8 = b'B';
+pub const RECORD_HEADER_BYTES: usize = 12;
+/// What stands behind each payload.
+pub const RECORD_END: u8 = b'B';
 /// A transaction is at least its header.
-const PAYLOAD_BYTES_MIN: usize = 32;
+pub const PAYLOAD_BYTES_MIN: usize = 32;
 
 const REMEDY: &str = "Put back a copy of the directory, or, where the rest of the ensemble is healthy, move it away \
                       and let this server copy the data from the leader";
@@ -231,17 +234,22 @@ enum Found {
 
 /// Why bytes are not a whole record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum BreakKind {
+pub enum BreakKind {
     /// They are the beginning of one, and only zeros follow.
     Torn,
+    /// The file does not begin as a log does.
     NotALog,
+    /// No record is that long.
     Length(i32),
+    /// It is not that of the bytes.
     Checksum,
+    /// It is not where the length says.
     EndByte,
 }
 
 impl BreakKind {
-    fn words(self) -> String {
+    /// What is there, for people.
+    pub fn words(self) -> String {
         match self {
             BreakKind::Torn => "a record begins here and does not end".to_owned(),
             BreakKind::NotALog => "a transaction log begins with \"ZKLG\", and this file does not".to_owned(),

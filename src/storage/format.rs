@@ -20,9 +20,10 @@ pub const BLOCK_BYTES: usize = 4096;
 /// Where the first record of a segment stands.
 pub const FIRST_RECORD: u64 = BLOCK_BYTES as u64;
 /// Records start at multiples of this.
-const RECORD_ALIGN: usize = 8;
+pub const RECORD_ALIGN: usize = 8;
 
-const MAGIC: [u8; 8] = *b"RINGKLOG";
+/// What a segment begins with.
+pub const MAGIC: [u8; 8] = *b"RINGKLOG";
 const VERSION: u32 = 1;
 
 /// The start of a segment: 32 bytes, then zeros to the end of the block. Written and flushed before the segment is
@@ -189,18 +190,61 @@ pub fn encode_link(out: &mut Vec<u8>, salt: u64, previous: Link) -> u32 {
 }
 
 impl Link {
-    fn read(payload: &[u8]) -> Option<Link> {
+    /// Reads the payload of a link; `None` if it is too short for one.
+    pub fn read(payload: &[u8]) -> Option<Link> {
         let number = |at: usize| Some(u64::from_le_bytes(payload.get(at..at + 8)?.try_into().ok()?));
         Some(Link { end: number(0)?, crc: number(8)? as u32, zxid: Zxid(number(16)? as i64) })
     }
 }
 
 impl RecordHeader {
-    fn checksum(&self, salt: u64, position: u64, payload: &[u8]) -> u32 {
+    /// What may be the header of a record at `position`, by its kind and its claim of what was durable. Zeros, the usual
+    /// case, are no kind.
+    pub fn read(bytes: &[u8], position: u64) -> Option<RecordHeader> {
+        let (header, _) = RecordHeader::read_from_prefix(bytes).ok()?;
+        let is_known = header.kind.get() == Kind::Txn as u32 || header.kind.get() == Kind::Link as u32;
+        (is_known && header.durable.get() <= position).then_some(header)
+    }
+
+    /// See the field.
+    pub fn crc(&self) -> u32 {
+        self.crc.get()
+    }
+
+    /// See the field.
+    pub fn previous_crc(&self) -> u32 {
+        self.previous_crc.get()
+    }
+
+    /// Length of the payload.
+    pub fn payload_bytes(&self) -> u32 {
+        self.payload_bytes.get()
+    }
+
+    /// Whether it is of this kind.
+    pub fn is(&self, kind: Kind) -> bool {
+        self.kind.get() == kind as u32
+    }
+
+    /// See the field.
+    pub fn zxid(&self) -> Zxid {
+        Zxid(self.zxid.get())
+    }
+
+    /// See the field.
+    pub fn durable(&self) -> u64 {
+        self.durable.get()
+    }
+
+    /// CRC-32C of what stands before the payload, to be continued with the payload: then it is [`RecordHeader::crc`].
+    pub fn checksum_before_payload(&self, salt: u64, position: u64) -> u32 {
         let crc = crc32c::crc32c(&salt.to_le_bytes());
         let crc = crc32c::crc32c_append(crc, &position.to_le_bytes());
-        let crc = crc32c::crc32c_append(crc, &self.as_bytes()[4..]);
-        crc32c::crc32c_append(crc, payload)
+        crc32c::crc32c_append(crc, &self.as_bytes()[4..])
+    }
+
+    fn checksum(&self, salt: u64, position: u64, payload: &[u8]) -> u32 {
+        crc32c::crc32c_append(self.checksum_before_payload(salt, position), payload)
     }
 }
 
@@ -299,7 +343,7 @@ fn torn_record(segment: &[u8], link: Link) -> Option<Zxid> {
 
 /// Where the record behind `link` may stand: where that ends, or where the next block begins. A writer that has more than one
 /// flush under way leaves the rest of a block free between them.
-fn places_behind(link: Link) -> [u64; 2] {
+pub fn places_behind(link: Link) -> [u64; 2] {
     [link.end, link.end.next_multiple_of(BLOCK_BYTES as u64)]
 }
 
@@ -314,12 +358,8 @@ fn next_record(segment: &[u8], salt: u64, link: Link) -> Option<(u64, RecordHead
 /// The record at that position, if one is there and whole.
 fn record_at(segment: &[u8], salt: u64, position: u64) -> Option<(RecordHeader, &[u8])> {
     let bytes = segment.get(position as usize..)?;
-    let (header, rest) = RecordHeader::read_from_prefix(bytes).ok()?;
-    // Zeros, the usual case, are no kind.
-    if !(1..=2).contains(&header.kind.get()) || header.durable.get() > position {
-        return None;
-    }
-    let payload = rest.get(..header.payload_bytes.get() as usize)?;
+    let header = RecordHeader::read(bytes, position)?;
+    let payload = bytes[RECORD_HEADER_BYTES..].get(..header.payload_bytes.get() as usize)?;
     (header.checksum(salt, position, payload) == header.crc.get()).then_some((header, payload))
 }
 

@@ -10,7 +10,9 @@ pub mod snapshot_format;
 
 // edge
 pub mod apache_log;
+pub mod convert;
 pub mod epoch;
+pub mod inspect;
 pub mod mmap;
 pub mod recovery;
 pub mod replace;

@@ -14,4 +14,5 @@ mod shell;
 mod stalls;
 mod support;
 mod surface;
+mod tools;
 mod words;
