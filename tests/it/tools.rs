@@ -18,6 +18,12 @@ fn log_tool(arguments: &[&str]) -> Command {
     command
 }
 
+fn snapshot_tool(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringkeeper-snapshot"));
+    command.args(arguments).env("TZ", "UTC").stdin(Stdio::null());
+    command
+}
+
 struct Said {
     code: Option<i32>,
     out: String,
@@ -303,4 +309,123 @@ fn what_is_no_log_is_refused_in_words() {
     let unknown = run(log_tool(&["dump", "--type", "craete", "x"]));
     assert_eq!((unknown.code, unknown.err.contains("createSession")), (Some(2), true), "{}", unknown.err);
     wait_for("the help", || ends_with(0, log_tool(&["--help"])).contains("Examples:").then_some(()));
+}
+
+#[test]
+fn a_snapshot_is_whole_and_its_dump_is_what_a_client_read() {
+    for version in ["3.8", "3.9"] {
+        let dir = golden(&format!("apache-{version}"));
+        let file = dir.join("snapshot.3b");
+        let said = ends_with(0, snapshot_tool(&["verify", text(&file)]));
+        assert!(said.contains("digest compared"), "{said}");
+        let znodes: Vec<Value> = lines(&ends_with(0, snapshot_tool(&["dump", "--json", text(&file)])))
+            .into_iter()
+            .filter(|line| line["path"].is_string())
+            .collect();
+        let verified: Value =
+            serde_json::from_str(&ends_with(0, snapshot_tool(&["verify", "--json", text(&file)]))).unwrap();
+        assert_eq!(verified["znodes"], znodes.len());
+
+        // The tree as of the last transaction: what a client read from the server at the end.
+        let at = lines(&ends_with(0, snapshot_tool(&["at", "0x47", "--json", text(&dir)])));
+        let read = fs::read_to_string(dir.join("dump.txt")).unwrap();
+        assert_eq!(at.iter().filter(|line| line["path"].is_string()).count(), read.lines().count(), "{version}");
+        for line in read.lines() {
+            let mut fields = line.split('\t');
+            let (path, _data, stat) = (fields.next().unwrap(), fields.next(), fields.next().unwrap());
+            let znode = at.iter().find(|znode| znode["path"] == path).unwrap_or_else(|| panic!("{version}: {path}"));
+            let stat: Vec<i64> = stat.split(' ').map(|field| field.parse().unwrap()).collect();
+            let expected = [format!("0x{:x}", stat[0]), format!("0x{:x}", stat[1]), format!("0x{:x}", stat[10])];
+            assert_eq!(
+                [&znode["czxid"], &znode["mzxid"], &znode["pzxid"]],
+                [&expected[0], &expected[1], &expected[2]],
+                "{path}"
+            );
+            assert_eq!((&znode["version"], &znode["aversion"]), (&stat[4].into(), &stat[6].into()), "{path}");
+        }
+        // As a snapshot, at the zxid of one that Apache wrote, it is the same.
+        let out = Dir::new();
+        for log in ["log.1", "log.3c", "snapshot.0"] {
+            fs::copy(dir.join(log), out.path().join(log)).unwrap();
+        }
+        let made = out.path().join("made");
+        fs::create_dir(&made).unwrap();
+        ends_with(0, snapshot_tool(&["at", "0x3b", "-o", text(&made), text(out.path())]));
+        let compared = ends_with(0, snapshot_tool(&["compare", text(&file), text(&made.join("snapshot.3b"))]));
+        assert!(compared.starts_with("0 added, 0 removed, 0 changed, "), "{compared}");
+        ends_with(2, snapshot_tool(&["at", "0x48", text(&dir)]));
+
+        let summary = lines(&ends_with(0, snapshot_tool(&["summary", "--json", text(&file)])));
+        let bytes: u64 = znodes
+            .iter()
+            .map(|znode| {
+                znode["data"].as_str().map_or(0, |data| {
+                    data.len() as u64 / 4 * 3 - data.bytes().filter(|byte| *byte == b'=').count() as u64
+                })
+            })
+            .sum();
+        assert_eq!((&summary[0]["path"], &summary[0]["data_bytes"]), (&"/".into(), &bytes.into()));
+        assert_eq!(summary[0]["descendants"], znodes.len() - 1);
+    }
+}
+
+#[test]
+fn snapshots_of_two_moments_differ_by_what_happened_between() {
+    let dir = golden("apache-3.9");
+    let (a, b) = (dir.join("snapshot.0"), dir.join("snapshot.3b"));
+    let changes = lines(&ends_with(1, snapshot_tool(&["compare", "--json", text(&a), text(&b)])));
+    let find = |path: &str| changes.iter().find(|change| change["path"] == path).unwrap_or_else(|| panic!("{path}"));
+    assert_eq!((&find("/large")["change"], &find("/large")["bytes_after"]), (&"added".into(), &1000.into()));
+    assert_eq!(find("/")["change"], "changed");
+    let back = ends_with(1, snapshot_tool(&["compare", "--bytes", "1000", text(&b), text(&a)]));
+    assert_eq!(back.lines().next().unwrap(), "removed /large (1000 bytes)", "{back}");
+    assert_eq!(back.lines().count(), 2, "{back}");
+}
+
+#[test]
+fn a_damaged_snapshot_is_found_at_every_length_and_byte() {
+    let dir = Dir::new();
+    let file = dir.path().join("snapshot.3b");
+    let whole = fs::read(golden("apache-3.9/snapshot.3b")).unwrap();
+    // A process for each would take too long; the library's reader is what the tool runs.
+    let read = |bytes: &[u8]| {
+        fs::write(&file, bytes).unwrap();
+        let mut reader = ringkeeper::storage::inspect::SnapshotReader::open(&file)?;
+        while reader.read()? != ringkeeper::storage::inspect::Piece::End {}
+        Ok::<(), ringkeeper::storage::error::StorageError>(())
+    };
+    let sections_end = [8 + 13, 8 + 13 + 20 + 13].map(|left| whole.len() - left);
+    for len in 0..whole.len() {
+        assert_eq!(read(&whole[..len]).is_ok(), sections_end.contains(&len), "cut at {len}");
+    }
+    for at in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x10;
+        assert!(read(&flipped).is_err(), "byte {at}");
+    }
+    read(&whole).unwrap();
+
+    fs::write(&file, &whole[..500]).unwrap();
+    let said = ends_with(1, snapshot_tool(&["verify", text(&file)]));
+    assert!(said.contains("DAMAGE: ") && said.contains("at byte 500: the file ends inside"), "{said}");
+    let check = |why: &str| {
+        for command in ["dump", "verify", "summary"] {
+            let said = run(snapshot_tool(&[command, text(&file)]));
+            assert_eq!((said.code, said.err.contains(why)), (Some(2), true), "{command}: {}", said.err);
+        }
+    };
+    fs::write(&file, "").unwrap();
+    check("empty");
+    fs::copy(golden("apache-3.9/log.1"), &file).unwrap();
+    check("Use ringkeeper-log for it");
+    fs::write(&file, b"\x1f\x8b and so on").unwrap();
+    check("gzip");
+    File::create(&file).unwrap().set_len(10 << 30).unwrap();
+    check("empty");
+    // Whatever a length says, memory is taken for what is there.
+    let mut sparse = whole[..32].to_vec();
+    sparse.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0x0f, 0xff, 0xff, 0xff]);
+    fs::write(&file, &sparse).unwrap();
+    File::options().write(true).open(&file).unwrap().set_len(10 << 30).unwrap();
+    ends_with(1, snapshot_tool(&["verify", text(&file)]));
 }

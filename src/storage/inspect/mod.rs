@@ -8,6 +8,7 @@
 mod apache;
 mod log;
 mod native;
+mod snapshot;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ mod window;
 pub use apache::ApacheReader;
 pub use log::{FileKind, LogFile, LogReader, find_logs, kind_of};
 pub use native::NativeReader;
+pub use snapshot::{Piece, SnapshotReader, SnapshotZnode};
 pub use survey::{Beyond, FileSurvey, Finding, Severity, Survey, SurveyEnd};
 pub use window::Window;
 
