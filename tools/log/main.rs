@@ -12,6 +12,7 @@ mod repair;
 mod stats;
 mod text;
 mod verify;
+mod when;
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use ringkeeper::types::{SessionId, Zxid};
 
-use crate::offline::times;
+use crate::when;
 
 /// Looks into transaction logs, ringkeeper's (ringlog.*) and Apache's (log.*), and mends them.
 ///
@@ -114,10 +114,10 @@ pub struct FilterOptions {
     #[arg(long, value_name = "ZXID", value_parser = zxid)]
     pub to: Option<Zxid>,
     /// From this time on: 2026-11-21T22:53:54Z, "2026-11-21 22:53" (local), 2026-11-21, now, 10m (ago), or ms since 1970.
-    #[arg(long, value_name = "TIME", value_parser = times::parse)]
+    #[arg(long, value_name = "TIME", value_parser = when::parse)]
     pub since: Option<i64>,
     /// Before this time.
-    #[arg(long, value_name = "TIME", value_parser = times::parse)]
+    #[arg(long, value_name = "TIME", value_parser = when::parse)]
     pub until: Option<i64>,
     /// Of this session, in hex with 0x, or decimal. Can be given more than once.
     #[arg(long, value_name = "ID", value_parser = session)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::hash::{Hash as _, Hasher as _};
+use std::hash::Hasher as _;
 
 use ringkeeper::storage::inspect::{Piece, SnapshotReader, SnapshotZnode};
 use ringkeeper::tree::{Meta, Owner};
@@ -35,13 +35,15 @@ struct Counts {
 pub fn run(options: &CompareOptions) -> Result<Verdict, Box<dyn Error>> {
     let mut out = Out::new();
     let (mut counts, mut known) = (Counts::default(), HashMap::new());
-    each(options, &options.a, |znode| {
+    let size = |file| std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+    let mut progress = Progress::new(2 * size(&options.a) + size(&options.b), false);
+    each(options, &options.a, &mut progress, |znode| {
         let (data, data_bytes) = (hash(znode.data.as_deref()), len(znode));
         let acl = hash(znode.acl.as_ref());
         known.insert(hash(&znode.path), Known { data, data_bytes, acl, meta: znode.meta, is_in_b: false });
         Ok(())
     })?;
-    each(options, &options.b, |znode| {
+    each(options, &options.b, &mut progress, |znode| {
         let Some(before) = known.get_mut(&hash(&znode.path)) else {
             counts.added += 1;
             return put(&mut out, options, "added", &znode.path, None, Some(len(znode)), &[]);
@@ -55,7 +57,7 @@ pub fn run(options: &CompareOptions) -> Result<Verdict, Box<dyn Error>> {
         counts.changed += 1;
         put(&mut out, options, "changed", &znode.path, Some(before.data_bytes), Some(len(znode)), &fields)
     })?;
-    each(options, &options.a, |znode| {
+    each(options, &options.a, &mut progress, |znode| {
         if known.get(&hash(&znode.path)).is_some_and(|known| known.is_in_b) {
             return Ok(());
         }
@@ -75,10 +77,10 @@ pub fn run(options: &CompareOptions) -> Result<Verdict, Box<dyn Error>> {
 fn each(
     options: &CompareOptions,
     file: &std::path::Path,
+    progress: &mut Progress,
     mut visit: impl FnMut(&SnapshotZnode) -> Result<(), Box<dyn Error>>,
 ) -> Result<(), Box<dyn Error>> {
     let mut reader = SnapshotReader::open(file)?;
-    let mut progress = Progress::new(reader.bytes(), false);
     loop {
         match reader.read()? {
             Piece::Znode(znode) => {
@@ -89,7 +91,10 @@ fn each(
                     visit(&znode)?;
                 }
             }
-            Piece::End => return Ok(()),
+            Piece::End => {
+                progress.file_done(reader.bytes());
+                return Ok(());
+            }
             _ => {}
         }
     }
