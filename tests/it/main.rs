@@ -8,6 +8,7 @@ mod durability;
 mod ensemble;
 mod front;
 mod limits;
+mod latency;
 mod points;
 mod sessions;
 mod shell;
