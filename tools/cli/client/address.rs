@@ -54,7 +54,7 @@ impl Server {
         };
         let port = match port {
             "" => PORT_DEFAULT,
-            _ => port.parse().map_err(|_| format!("{text}: {port} is not a port from 0 to 65535"))?,
+            _ => port.parse().map_err(|_| format!("{port} is not a port from 0 to 65535"))?,
         };
         Ok(Server { host: host.to_owned(), port })
     }
