@@ -29,7 +29,7 @@ use crate::shard::disk::Disk;
 use crate::shard::learner_port::LearnerPort;
 use crate::shard::listener;
 use crate::shard::mesh::{self, Queue};
-use crate::shard::peers::Peers;
+use crate::shard::peers::{self, Peers, Report};
 use crate::shard::stalls;
 use crate::shard::upkeep::Upkeep;
 use crate::storage::epoch;
@@ -56,6 +56,8 @@ pub enum RunError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The election port cannot be had.
+    Elections(peers::BindError),
     /// Another process uses the data directory.
     Locked(std::path::PathBuf),
     /// What is on disk cannot be used.
@@ -72,6 +74,7 @@ impl RunError {
         match self {
             RunError::Placement(_) => 2,
             RunError::Start(_) => config::StartError::EXIT_CODE,
+            RunError::Elections(_) => peers::BindError::EXIT_CODE,
             _ => 1,
         }
     }
@@ -83,6 +86,7 @@ impl fmt::Display for RunError {
             RunError::Placement(error) => write!(f, "{error}"),
             RunError::Start(error) => write!(f, "{error}"),
             RunError::Bind { addr, source } => write!(f, "cannot listen on {addr}: {source}"),
+            RunError::Elections(error) => write!(f, "{error}"),
             RunError::Locked(dir) => {
                 write!(f, "{} is in use by another ringkeeper process: stop that one first", dir.display())
             }
@@ -109,7 +113,16 @@ pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<
     tracing::info!("{plan}");
     config::check_data_dirs(config).map_err(RunError::Start)?;
     check_ring()?;
-    let socket = bind(config)?;
+    let sockets = Sockets {
+        clients: bind(config)?,
+        elections: config
+            .ensemble
+            .as_ref()
+            .map(peers::bind)
+            .transpose()
+            .map_err(RunError::Elections)?
+            .unwrap_or_default(),
+    };
     config::create_data_dirs(config).map_err(RunError::Start)?;
     let _lock = lock(config)?;
     if !config.log.force_sync {
@@ -122,7 +135,7 @@ pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<
     let recovery = std::thread::scope(|scope| {
         scope.spawn(|| recover(config)).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
-    serve(config, &plan, socket, recovery.map_err(RunError::Storage)?, stop, stopper)
+    serve(config, &plan, sockets, recovery.map_err(RunError::Storage)?, stop, stopper)
 }
 
 /// Reads back what is on disk. What is damaged is set aside if there are other servers to have it from.
@@ -143,6 +156,12 @@ fn recover(config: &Config) -> Result<Recovery, StorageError> {
         }
         recovered => recovered,
     }
+}
+
+/// The ports that a server takes before it touches anything on disk.
+struct Sockets {
+    clients: Option<OwnedFd>,
+    elections: Vec<OwnedFd>,
 }
 
 /// Why a running server ends.
@@ -256,7 +275,7 @@ fn accesses(socket: Option<OwnedFd>, shards: usize) -> Vec<Access> {
 fn serve(
     config: &Config,
     plan: &Plan,
-    socket: Option<OwnedFd>,
+    Sockets { clients, elections }: Sockets,
     mut recovery: Recovery,
     stop: &mpsc::Receiver<Stop>,
     stopper: &mpsc::Sender<Stop>,
@@ -269,7 +288,7 @@ fn serve(
     let tree = recovery.data_tree.tree().clone();
     let mut ends: Vec<Ends> = Vec::new();
     let mut local = None;
-    for (index, (core, access)) in plan.clients.iter().zip(accesses(socket, plan.clients.len())).enumerate() {
+    for (index, (core, access)) in plan.clients.iter().zip(accesses(clients, plan.clients.len())).enumerate() {
         let settings = settings(config, index, plan.clients.len());
         if *core == plan.broadcast {
             ends.push(None);
@@ -289,6 +308,7 @@ fn serve(
         config: config.clone(),
         local,
         ends,
+        elections,
         recovery,
         shared,
         metrics,
@@ -296,8 +316,10 @@ fn serve(
         fatal: stopper.clone(),
         closing: Arc::clone(&closing),
     };
+    // Each peer's name may be looked up at the same time, and a dead name server holds up none but that.
+    let look_ups = config.ensemble.as_ref().map_or(0, |ensemble| ensemble.view.current().members().count());
     let builder = builder(plan.broadcast.0, "broadcast", config)
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(HELPER_THREADS));
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(HELPER_THREADS + look_ups));
     spawn(builder, move || ordering.run())?;
     match stop.recv() {
         Ok(Stop::Fatal(what)) => Err(RunError::Fatal(what)),
@@ -413,6 +435,8 @@ struct Ordering {
     /// The client shard that is folded into it.
     local: Option<(Settings, Access)>,
     ends: Vec<Ends>,
+    /// The election port's.
+    elections: Vec<OwnedFd>,
     recovery: Recovery,
     shared: Arc<Shared>,
     metrics: Arc<LogMetrics>,
@@ -447,18 +471,38 @@ fn standalone(config: &Config, data_tree: DataTree, grace_ms: u64, clock: Clock)
     Engine::Standalone(Box::new(pipeline))
 }
 
-/// Lets a server take its part in the ensemble.
-fn join(config: &Config, ensemble: &EnsembleConfig, broadcast: &Rc<Broadcast>, upkeep: &Rc<Upkeep>, clock: Clock) {
+/// Lets a server take its part in the ensemble. `sockets` are those of its election port.
+fn join(
+    config: &Config,
+    ensemble: &EnsembleConfig,
+    sockets: Vec<OwnedFd>,
+    broadcast: &Rc<Broadcast>,
+    upkeep: &Rc<Upkeep>,
+    clock: Clock,
+) {
     let to_election = Rc::new(Queue::default());
     let port = LearnerPort::new(Rc::clone(broadcast), Rc::clone(upkeep), ensemble, Rc::clone(&to_election), config);
     glommio::spawn_local(Rc::new(port).run()).detach();
-    let peers = Peers::new(Rc::clone(broadcast), clock, ensemble, config.reconfig_enabled);
-    Rc::new(peers).start(to_election);
+    let reports = Rc::new(Queue::default());
+    Peers::start(ensemble, config.reconfig_enabled, sockets, to_election, Rc::clone(&reports), clock);
+    let broadcast = Rc::clone(broadcast);
+    glommio::spawn_local(async move {
+        loop {
+            let event = match reports.next().await {
+                Report::Elected(elected) => peer::Event::Elected(elected.vote.leader, elected.supporters),
+                Report::VoterLooks(voter) => peer::Event::VoterLooks(voter),
+                // The election knows it; a learner is told it again by its leader.
+                Report::Adopt(_) => continue,
+            };
+            broadcast.happened([event]);
+        }
+    })
+    .detach();
 }
 
 impl Ordering {
     async fn run(self) {
-        let Ordering { config, local, ends, recovery, shared, metrics, clock, fatal, closing } = self;
+        let Ordering { config, local, ends, elections, recovery, shared, metrics, clock, fatal, closing } = self;
         let Recovery { data_tree, log: recovered, snapshot, history } = recovery;
         let loaded = (snapshot > Zxid::ZERO).then_some(snapshot);
         let asks = Rc::new(Queue::default());
@@ -537,7 +581,7 @@ impl Ordering {
         glommio::spawn_local(Rc::clone(&upkeep).purge(config.snapshot.purge_interval)).detach();
         glommio::spawn_local(Rc::clone(&upkeep).take_snapshots(snapshot)).detach();
         if let Some(ensemble) = &config.ensemble {
-            join(&config, ensemble, &broadcast, &upkeep, clock);
+            join(&config, ensemble, elections, &broadcast, &upkeep, clock);
         }
         glommio::spawn_local(async move { closing::close_when_asked(&closing, broadcast, upkeep).await }).detach();
         if let Some((shard, access)) = local {

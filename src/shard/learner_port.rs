@@ -20,6 +20,7 @@ use glommio::task::JoinHandle;
 use super::broadcast::Broadcast;
 use super::listener;
 use super::mesh::Queue;
+use super::peers::Order;
 use super::upkeep::Upkeep;
 use crate::proto::quorum::{Packet, PacketKind};
 use crate::server::config::{Config, EnsembleConfig};
@@ -28,7 +29,7 @@ use crate::storage::recovery::{self, Recovery};
 use crate::storage::snapshot_format::{Decoder, Encoder, Form, SnapshotSource};
 use crate::tree::DataTree;
 use crate::types::{ServerId, Zxid};
-use crate::zab::effect::{Effect, Epochs, LinkId, Mode, Standing};
+use crate::zab::effect::{Effect, Epochs, LinkId, Mode};
 use crate::zab::peer::Event;
 use crate::zab::quorum::{HostPort, PeerAddress};
 
@@ -42,15 +43,6 @@ const DIAL_PAUSES_MS: [u64; 9] = [5, 10, 20, 40, 80, 100, 100, 100, 100];
 /// While the learner's disk is at work, its link is looked at this often.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
-/// What the election is told.
-#[derive(Clone, Copy, Debug)]
-pub enum ToElection {
-    /// Look for a leader, with this to vote for oneself.
-    Look(Standing),
-    /// The role has begun in that epoch.
-    Established(crate::types::Epoch),
-}
-
 /// See the module.
 pub struct LearnerPort {
     broadcast: Rc<Broadcast>,
@@ -58,7 +50,7 @@ pub struct LearnerPort {
     /// Where this server listens while it leads.
     addresses: Vec<HostPort>,
     listen_on_all_ips: bool,
-    to_election: Rc<Queue<ToElection>>,
+    to_election: Rc<Queue<Order>>,
     snapshot_dir: PathBuf,
     log_dir: PathBuf,
     /// Longest payload of a packet.
@@ -87,7 +79,7 @@ impl LearnerPort {
         broadcast: Rc<Broadcast>,
         upkeep: Rc<Upkeep>,
         ensemble: &EnsembleConfig,
-        to_election: Rc<Queue<ToElection>>,
+        to_election: Rc<Queue<Order>>,
         config: &Config,
     ) -> LearnerPort {
         LearnerPort {
@@ -133,7 +125,10 @@ impl LearnerPort {
             Effect::Install(source) => {
                 glommio::spawn_local(async move { port.install(*source).await }).detach();
             }
-            Effect::Look(standing) => self.to_election.push(ToElection::Look(standing)),
+            Effect::Look(standing) => {
+                let (last_zxid, current_epoch) = (standing.zxid, standing.epoch.0.into());
+                self.to_election.push(Order::Look { last_zxid, current_epoch });
+            }
             Effect::Dial(leader) => {
                 glommio::spawn_local(async move { port.dial(leader).await }).detach();
             }
@@ -151,7 +146,7 @@ impl LearnerPort {
             }
             Effect::Serve(mode, _, epoch) => {
                 tracing::info!("{} in epoch {epoch}: clients are served", mode_name(mode));
-                self.to_election.push(ToElection::Established(epoch));
+                self.to_election.push(Order::Established { epoch: epoch.0.into() });
             }
             Effect::Unserve => {}
         }

@@ -1,319 +1,566 @@
-//! The driver of the election port: sockets to [`Links`], what comes over them to [`Election`], and its result to the
-//! server.
+//! The driver of elections: sockets of election ports to [`Links`] and [`Election`], and back.
+//!
+//! ```text
+//! sockets <--frames--> Links <--notifications--> Election <--orders, reports--> the role that this server plays
+//! ```
+//!
+//! [`Peers::start`] sets it going on the executor that it is called on. From then on it is told by [`Order`]s what the
+//! server does and tells by [`Report`]s whom it elected; [`crate::zab::election`] says in which order. It never waits for
+//! anybody: a peer that is slow, silent or malformed holds up itself alone.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
-use futures_lite::io::{ReadHalf, WriteHalf, split};
-use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
+use futures_lite::{AsyncRead, AsyncWrite, future};
 use glommio::net::{TcpListener, TcpStream};
 
-use super::broadcast::Broadcast;
 use super::clock::Clock;
-use super::learner_port::ToElection;
 use super::listener;
 use super::mesh::{Notify, Queue};
 use crate::proto::election::{FRAME_BYTES_MAX, Hello};
+use crate::proto::frame;
 use crate::server::config::EnsembleConfig;
-use crate::types::{Instant, ServerId};
-use crate::zab::election::{self, Election};
+use crate::types::{Instant, ServerId, Zxid};
+use crate::zab::election::{self, Elected, Election};
 use crate::zab::links::{self, LinkId, Links};
-use crate::zab::peer;
-use crate::zab::quorum::{HostPort, PeerAddress};
+use crate::zab::quorum::{HostPort, QuorumVerifier, QuorumView};
 
+/// A connection is read from in steps of this size.
 const READ_BYTES: usize = 16 << 10;
+/// Frames of one connection that are worked off before others get their turn.
+const FRAMES_PER_TURN_MAX: usize = 16;
+/// Addresses of one name that are tried.
+const ADDRESSES_PER_NAME_MAX: usize = 4;
+/// Time between two attempts to bind the election port.
+const BIND_RETRY: Duration = Duration::from_secs(1);
+/// Rest after the system refused to accept a connection.
+const ACCEPT_RETRY: Duration = Duration::from_millis(10);
 
-/// What is to be written to one socket; `None` is its end.
-type Outbox = Queue<Option<Vec<u8>>>;
+/// What the election is told. See [`election::Event`], which has the same.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Look for a leader, with what is on disk.
+    Look {
+        /// Zxid of the last logged transaction; -1 not to vote.
+        last_zxid: Zxid,
+        /// The current epoch.
+        current_epoch: i64,
+    },
+    /// The leader is established.
+    Established {
+        /// Its epoch.
+        epoch: i64,
+    },
+    /// A reconfiguration names the leader.
+    Appointed {
+        /// The leader.
+        leader: ServerId,
+        /// Zxid of the reconfiguration.
+        zxid: Zxid,
+    },
+    /// Another configuration is in force or was proposed.
+    View(QuorumView),
+}
 
-/// See the module.
+impl From<Order> for election::Event {
+    fn from(order: Order) -> election::Event {
+        match order {
+            Order::Look { last_zxid, current_epoch } => election::Event::Look { last_zxid, current_epoch },
+            Order::Established { epoch } => election::Event::Established { epoch },
+            Order::Appointed { leader, zxid } => election::Event::Appointed { leader, zxid },
+            Order::View(view) => election::Event::View(view),
+        }
+    }
+}
+
+/// What the election tells. See [`election::Effect`], which has the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The election that was ordered is over.
+    Elected(Elected),
+    /// A newer configuration was learned and is in force; it is to be kept.
+    Adopt(QuorumVerifier),
+    /// This server leads, and that participant looks for another leader.
+    VoterLooks(ServerId),
+}
+
+/// The election port cannot be had.
+#[derive(Debug)]
+pub struct BindError {
+    /// The address, as configured.
+    pub address: HostPort,
+    /// How often it was tried.
+    pub tries: u32,
+    /// Why not.
+    pub source: io::Error,
+}
+
+impl BindError {
+    /// Exit code of a process that stops for this: Apache's.
+    pub const EXIT_CODE: u8 = 14;
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BindError { address, tries, source } = self;
+        write!(f, "cannot listen on the election port {address}: {source}")?;
+        if *tries > 1 {
+            write!(f, " (tried {tries} times)")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Takes the election port, on all addresses of this server or on every interface. Blocks, up to seconds.
+///
+/// Errors: the port is in use or the name does not resolve, after as many attempts as are configured.
+pub fn bind(ensemble: &EnsembleConfig) -> Result<Vec<OwnedFd>, BindError> {
+    let mut sockets = Vec::new();
+    for address in &ensemble.me().addresses {
+        let election = address.election();
+        let mut tries = 0;
+        sockets.push(loop {
+            tries += 1;
+            match bind_one(&election, ensemble.listen_on_all_ips) {
+                Ok((socket, addr)) => {
+                    let id = ensemble.my_id;
+                    tracing::info!("{id} is accepting connections now, my election bind port: {addr}");
+                    break socket;
+                }
+                Err(source) if ensemble.port_bind_tries.is_some_and(|max| tries >= max) => {
+                    return Err(BindError { address: election, tries, source });
+                }
+                Err(source) => tracing::warn!("Exception while listening to address {election}: {source}"),
+            }
+            std::thread::sleep(BIND_RETRY);
+        });
+        if ensemble.listen_on_all_ips {
+            // The other addresses differ in their hosts, if they share the port.
+            let others_share_port = ensemble.me().addresses.iter().all(|a| a.election_port == address.election_port);
+            if others_share_port {
+                break;
+            }
+        }
+    }
+    Ok(sockets)
+}
+
+fn bind_one(address: &HostPort, all_interfaces: bool) -> io::Result<(OwnedFd, SocketAddr)> {
+    let candidates = if all_interfaces || address.host.is_wildcard() {
+        vec![SocketAddr::from(([0u16; 8], address.port)), SocketAddr::from(([0u8; 4], address.port))]
+    } else {
+        (address.host.as_str(), address.port).to_socket_addrs()?.collect()
+    };
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for addr in candidates {
+        match listener::open(addr, None) {
+            Ok(socket) => return Ok((socket, addr)),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// Elections, on one executor.
 pub struct Peers {
-    broadcast: Rc<Broadcast>,
-    clock: Clock,
     election: RefCell<Election>,
     links: RefCell<Links>,
-    sockets: RefCell<BTreeMap<LinkId, Rc<Outbox>>>,
+    wires: RefCell<BTreeMap<LinkId, Rc<Wire>>>,
     next_link: Cell<u64>,
     connect_timeout: Duration,
-    addresses: Vec<HostPort>,
-    listen_on_all_ips: bool,
-    /// Told when the next wake-up may have moved.
-    changed: Notify,
+    reports: Rc<Queue<Report>>,
+    clock: Clock,
+    /// Something happened that may have changed when a clock is to ring.
+    rearm: Notify,
+}
+
+/// What is to be written to a socket, and whether it is to be closed then.
+#[derive(Default)]
+struct Wire {
+    output: RefCell<Vec<u8>>,
+    closing: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Wire {
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// One of the two state machines' events.
+enum Input {
+    Election(election::Event),
+    Links(links::Event),
 }
 
 impl Peers {
-    /// The election port of the server that `broadcast` drives.
-    pub fn new(broadcast: Rc<Broadcast>, clock: Clock, ensemble: &EnsembleConfig, reconfig_enabled: bool) -> Peers {
-        let view = ensemble.view.clone();
-        let election = Election::new(ensemble.my_id, view.clone(), ensemble.election, reconfig_enabled);
+    /// Sets elections going on this executor: they accept from `sockets` (see [`bind`]), obey `orders` and answer in
+    /// `reports`. Nothing happens before the first order, which is [`Order::Look`]. Names are looked up on the executor's
+    /// helper threads, one for each peer at a time; there should be as many.
+    pub fn start(
+        ensemble: &EnsembleConfig,
+        reconfig_enabled: bool,
+        sockets: Vec<OwnedFd>,
+        orders: Rc<Queue<Order>>,
+        reports: Rc<Queue<Report>>,
+        clock: Clock,
+    ) -> Rc<Peers> {
+        let (my_id, view) = (ensemble.my_id, &ensemble.view);
         let hello_timeout_ms = ensemble.hello_timeout.as_millis() as u64;
-        Peers {
-            broadcast,
-            clock,
-            election: RefCell::new(election),
-            links: RefCell::new(Links::new(ensemble.my_id, view, ensemble.multi_address, hello_timeout_ms)),
-            sockets: RefCell::default(),
+        let peers = Rc::new(Peers {
+            election: RefCell::new(Election::new(my_id, view.clone(), ensemble.election, reconfig_enabled)),
+            links: RefCell::new(Links::new(my_id, view.clone(), ensemble.multi_address, hello_timeout_ms)),
+            wires: RefCell::default(),
             next_link: Cell::new(0),
             connect_timeout: ensemble.connect_timeout,
-            addresses: ensemble.me().addresses.iter().map(PeerAddress::election).collect(),
-            listen_on_all_ips: ensemble.listen_on_all_ips,
-            changed: Notify::default(),
-        }
-    }
-
-    /// Takes part in elections, for ever.
-    pub fn start(self: &Rc<Self>, from_server: Rc<Queue<ToElection>>) {
-        let peers = Rc::clone(self);
-        glommio::spawn_local(async move {
-            // Nothing is answered before there is something to vote with.
-            peers.told(from_server.next().await);
-            for address in peers.addresses.clone() {
-                let peers = Rc::clone(&peers);
-                glommio::spawn_local(async move { peers.accept(address).await }).detach();
-            }
-            let timekeeper = Rc::clone(&peers);
-            glommio::spawn_local(async move { timekeeper.keep_time().await }).detach();
-            loop {
-                peers.told(from_server.next().await);
-            }
-        })
-        .detach();
-    }
-
-    fn told(self: &Rc<Self>, by_server: ToElection) {
-        self.elect(match by_server {
-            ToElection::Look(standing) => {
-                election::Event::Look { last_zxid: standing.zxid, current_epoch: standing.epoch.0.into() }
-            }
-            ToElection::Established(epoch) => election::Event::Established { epoch: epoch.0.into() },
+            reports,
+            clock,
+            rearm: Notify::default(),
         });
+        glommio::spawn_local(Rc::clone(&peers).obey(sockets, orders)).detach();
+        peers
     }
 
-    fn now(&self) -> Instant {
-        self.clock.now()
-    }
-
-    fn elect(self: &Rc<Self>, event: election::Event) {
-        let mut effects = Vec::new();
-        self.election.borrow_mut().handle(self.now(), event, &mut effects);
-        for effect in effects {
-            match effect {
-                election::Effect::Send { to, notification } => self.link(links::Event::Send { to, notification }),
-                election::Effect::Elected(elected) => {
-                    let election::Elected { state, vote, took_ms, supporters } = elected;
-                    tracing::info!("{} - LEADER ELECTION TOOK - {took_ms} MS", state.word());
-                    self.link(links::Event::Settled);
-                    self.tell(peer::Event::Elected(vote.leader, supporters));
-                }
-                election::Effect::VoterLooks(id) => self.tell(peer::Event::VoterLooks(id)),
-                election::Effect::Adopt(_) => {}
-            }
+    async fn obey(self: Rc<Self>, sockets: Vec<OwnedFd>, orders: Rc<Queue<Order>>) {
+        // Before the first order there is nothing to vote with, and nobody is answered.
+        self.take(orders.next().await);
+        for socket in sockets {
+            glommio::spawn_local(Rc::clone(&self).accept(listener::adopt(socket))).detach();
         }
-        self.changed.notify();
-    }
-
-    /// Not from within what the server has just decided.
-    fn tell(&self, event: peer::Event) {
-        let broadcast = Rc::clone(&self.broadcast);
-        glommio::spawn_local(async move { broadcast.happened([event]) }).detach();
-    }
-
-    fn link(self: &Rc<Self>, event: links::Event) {
-        let mut effects = Vec::new();
-        self.links.borrow_mut().handle(self.now(), event, &mut effects);
-        for effect in effects {
-            match effect {
-                links::Effect::Dial { peer, addresses } => {
-                    let peers = Rc::clone(self);
-                    glommio::spawn_local(async move { peers.dial(peer, addresses).await }).detach();
-                }
-                links::Effect::Write { link, bytes } => {
-                    if let Some(socket) = self.sockets.borrow().get(&link) {
-                        socket.push(Some(bytes));
-                    }
-                }
-                links::Effect::Close { link } => {
-                    if let Some(socket) = self.sockets.borrow_mut().remove(&link) {
-                        socket.push(None);
-                    }
-                }
-                links::Effect::Up(id) => self.elect(election::Event::LinkUp(id)),
-                links::Effect::Refused(id) => self.elect(election::Event::Refused(id)),
-                links::Effect::Received { from, notification } => {
-                    self.elect(election::Event::Received { from, notification });
-                }
-            }
-        }
-        self.changed.notify();
-    }
-
-    async fn keep_time(self: Rc<Self>) {
+        glommio::spawn_local(Rc::clone(&self).ring()).detach();
         loop {
-            let due = [self.election.borrow().wake_at(), self.links.borrow().wake_at()];
-            let Some(due) = due.into_iter().flatten().min() else {
-                self.changed.notified().await;
-                continue;
-            };
-            let wait = Duration::from_millis(due.since_ms(self.now()));
-            let slept = async {
-                glommio::timer::sleep(wait).await;
-                true
-            };
-            let changed = async {
-                self.changed.notified().await;
-                false
-            };
-            if !futures_lite::future::or(slept, changed).await {
-                continue;
-            }
-            let now = self.now();
-            if self.election.borrow().wake_at().is_some_and(|at| at <= now) {
-                self.elect(election::Event::Timer);
-            }
-            if self.links.borrow().wake_at().is_some_and(|at| at <= now) {
-                self.link(links::Event::Timer);
-            }
+            self.take(orders.next().await);
         }
     }
 
-    async fn dial(self: Rc<Self>, peer: ServerId, addresses: Vec<HostPort>) {
-        let mut refused = true;
-        let mut why = String::from("it has no address");
-        for address in addresses {
-            let text = address.to_string();
-            let resolve = move || -> io::Result<Vec<SocketAddr>> {
-                Ok((address.host.as_str(), address.port).to_socket_addrs()?.collect())
-            };
-            let found = match glommio::executor().spawn_blocking(resolve).await {
-                Ok(found) => found,
-                Err(error) => {
-                    (refused, why) = (false, format!("{text}: {error}"));
-                    continue;
-                }
-            };
-            for addr in found {
-                match TcpStream::connect_timeout(addr, self.connect_timeout).await {
-                    Ok(stream) => {
-                        let link = self.begin(stream, true);
-                        return self.link(links::Event::Dialled { peer, link });
-                    }
-                    Err(error) => {
-                        let error = io::Error::from(error);
-                        refused &= error.kind() == io::ErrorKind::ConnectionRefused;
-                        why = format!("{text}: {error}");
-                    }
-                }
-            }
+    fn take(self: &Rc<Self>, order: Order) {
+        if let Order::View(view) = &order {
+            self.drive(Input::Links(links::Event::View(view.clone())));
         }
-        self.link(links::Event::DialFailed { peer, refused, why });
+        self.drive(Input::Election(order.into()));
     }
 
-    async fn accept(self: Rc<Self>, address: HostPort) {
-        let all = self.listen_on_all_ips;
-        let text = address.to_string();
-        let open = move || {
-            let host = if all { "0.0.0.0" } else { address.host.as_str() };
-            let mut addrs = (host, address.port).to_socket_addrs()?;
-            let addr = addrs.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it has no address"))?;
-            listener::open(addr, None)
-        };
-        let listener: TcpListener = match glommio::executor().spawn_blocking(open).await {
-            Ok(socket) => listener::adopt(socket),
-            Err(error) => return self.broadcast.fail(format!("cannot listen for elections on {text}: {error}")),
-        };
-        tracing::info!("My election bind port: {text}");
+    async fn accept(self: Rc<Self>, listener: TcpListener) {
         loop {
             match listener.accept().await {
                 Ok(stream) => {
-                    let link = self.begin(stream, false);
-                    self.link(links::Event::Accepted { link });
+                    if let Ok(peer) = stream.peer_addr() {
+                        tracing::info!("Received connection request from {peer}");
+                    }
+                    let link = self.new_link();
+                    self.serve(link, stream, true);
+                    self.drive(Input::Links(links::Event::Accepted { link }));
                 }
                 Err(error) => {
-                    tracing::warn!("Error accepting an election connection: {error}");
-                    glommio::timer::sleep(Duration::from_millis(10)).await;
+                    tracing::warn!("Error accepting a connection to the election port: {error}");
+                    glommio::timer::sleep(ACCEPT_RETRY).await;
                 }
             }
         }
     }
 
-    fn begin(self: &Rc<Self>, stream: TcpStream, greeted: bool) -> LinkId {
-        let id = LinkId(self.next_link.get());
-        self.next_link.set(id.0 + 1);
-        drop(stream.set_nodelay(true));
-        let queue = Rc::new(Queue::default());
-        self.sockets.borrow_mut().insert(id, Rc::clone(&queue));
-        let (read, write) = split(stream);
-        let peers = Rc::clone(self);
-        glommio::spawn_local(async move { peers.write(id, write, queue).await }).detach();
-        let peers = Rc::clone(self);
-        glommio::spawn_local(async move {
-            let error = peers.read(id, read, greeted).await;
-            if let Some(queue) = peers.sockets.borrow_mut().remove(&id) {
-                queue.push(None);
-            } else {
-                return;
-            }
-            peers.link(links::Event::Closed { link: id, why: error.to_string() });
-        })
-        .detach();
-        id
-    }
-
-    async fn write(self: Rc<Self>, id: LinkId, mut stream: WriteHalf<TcpStream>, queue: Rc<Outbox>) {
-        while let Some(bytes) = queue.next().await {
-            if stream.write_all(&bytes).await.is_err() {
-                return;
-            }
-            if self.sockets.borrow().contains_key(&id) {
-                self.link(links::Event::Written { link: id });
-            }
-        }
-        drop(stream.close().await);
-    }
-
-    async fn read(self: &Rc<Self>, id: LinkId, mut stream: ReadHalf<TcpStream>, mut greeted: bool) -> io::Error {
-        let mut bytes = BytesMut::new();
+    /// Rings the clocks of the state machines.
+    async fn ring(self: Rc<Self>) {
         loop {
-            if !self.sockets.borrow().contains_key(&id) {
-                return io::Error::other("closed");
+            let now = self.clock.now();
+            let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+            let (election, links) = (self.election.borrow().wake_at(), self.links.borrow().wake_at());
+            if due(election) {
+                self.drive(Input::Election(election::Event::Timer));
             }
-            if !greeted {
-                match Hello::decode(&bytes) {
-                    Ok(Some((hello, len))) => {
-                        bytes.advance(len);
-                        greeted = true;
-                        self.link(links::Event::Hello { link: id, hello });
-                        continue;
+            if due(links) {
+                self.drive(Input::Links(links::Event::Timer));
+            }
+            if due(election) || due(links) {
+                continue;
+            }
+            let rearmed = self.rearm.notified();
+            match election.into_iter().chain(links).min() {
+                Some(at) => {
+                    let wait = Duration::from_millis(at.since_ms(now));
+                    future::or(rearmed, glommio::timer::sleep(wait)).await;
+                }
+                None => rearmed.await,
+            }
+        }
+    }
+
+    /// Hands an event over and carries out what comes of it, to the last.
+    fn drive(self: &Rc<Self>, first: Input) {
+        let now = self.clock.now();
+        let mut inputs = VecDeque::from([first]);
+        while let Some(input) = inputs.pop_front() {
+            match input {
+                Input::Election(event) => {
+                    let mut effects = Vec::new();
+                    self.election.borrow_mut().handle(now, event, &mut effects);
+                    for effect in effects {
+                        self.act_for_election(effect, &mut inputs);
                     }
-                    Ok(None) => {}
-                    Err(error) => return io::Error::other(format!("its hello cannot be read: {error}")),
                 }
-            } else if let Some(head) = bytes.first_chunk::<4>() {
-                let len = i32::from_be_bytes(*head);
-                if len <= 0 || len as usize > FRAME_BYTES_MAX {
-                    return io::Error::other(format!("a message of {len} bytes"));
+                Input::Links(event) => {
+                    let mut effects = Vec::new();
+                    self.links.borrow_mut().handle(now, event, &mut effects);
+                    for effect in effects {
+                        self.act_for_links(effect, &mut inputs);
+                    }
                 }
-                if bytes.len() >= 4 + len as usize {
-                    bytes.advance(4);
-                    let payload = bytes.split_to(len as usize).to_vec();
-                    self.link(links::Event::Frame { link: id, payload });
+            }
+        }
+        self.rearm.notify();
+    }
+
+    fn act_for_election(&self, effect: election::Effect, inputs: &mut VecDeque<Input>) {
+        match effect {
+            election::Effect::Send { to, notification } => {
+                inputs.push_back(Input::Links(links::Event::Send { to, notification }));
+            }
+            election::Effect::Elected(elected) => {
+                inputs.push_back(Input::Links(links::Event::Settled));
+                tracing::info!("{} - LEADER ELECTION TOOK - {} MS", elected.state, elected.took_ms);
+                self.reports.push(Report::Elected(elected));
+            }
+            election::Effect::Adopt(verifier) => {
+                let view = self.election.borrow().view().clone();
+                inputs.push_back(Input::Links(links::Event::View(view)));
+                self.reports.push(Report::Adopt(verifier));
+            }
+            election::Effect::VoterLooks(voter) => self.reports.push(Report::VoterLooks(voter)),
+        }
+    }
+
+    fn act_for_links(self: &Rc<Self>, effect: links::Effect, inputs: &mut VecDeque<Input>) {
+        match effect {
+            links::Effect::Dial { peer, addresses } => {
+                glommio::spawn_local(Rc::clone(self).dial(peer, addresses)).detach();
+            }
+            links::Effect::Write { link, bytes } => {
+                if let Some(wire) = self.wires.borrow().get(&link) {
+                    wire.output.borrow_mut().extend_from_slice(&bytes);
+                    wire.wake();
+                }
+            }
+            links::Effect::Close { link } => {
+                if let Some(wire) = self.wires.borrow_mut().remove(&link) {
+                    wire.closing.set(true);
+                    wire.wake();
+                }
+            }
+            links::Effect::Up(peer) => inputs.push_back(Input::Election(election::Event::LinkUp(peer))),
+            links::Effect::Refused(peer) => inputs.push_back(Input::Election(election::Event::Refused(peer))),
+            links::Effect::Received { from, notification } => {
+                inputs.push_back(Input::Election(election::Event::Received { from, notification }));
+            }
+        }
+    }
+
+    fn new_link(&self) -> LinkId {
+        self.next_link.set(self.next_link.get() + 1);
+        LinkId(self.next_link.get())
+    }
+
+    /// Connects to the first address that answers.
+    async fn dial(self: Rc<Self>, peer: ServerId, addresses: Vec<HostPort>) {
+        let mut refused = true;
+        let mut failures = Vec::new();
+        for address in addresses {
+            let found = match look_up(&address).await {
+                Ok(found) => found,
+                Err(error) => {
+                    refused = false;
+                    failures.push(format!("{address}: {error}"));
                     continue;
                 }
-            }
-            let have = bytes.len();
-            bytes.resize(have + READ_BYTES, 0);
-            let got = stream.read(&mut bytes[have..]).await;
-            bytes.truncate(have + got.as_ref().map_or(0, |got| *got));
-            match got {
-                Ok(0) => return io::Error::new(io::ErrorKind::UnexpectedEof, "the other side closed it"),
-                Ok(_) => {}
-                Err(error) => return error,
+            };
+            for addr in found.into_iter().take(ADDRESSES_PER_NAME_MAX) {
+                match TcpStream::connect_timeout(addr, self.connect_timeout).await.map_err(io::Error::from) {
+                    Ok(stream) => {
+                        let link = self.new_link();
+                        self.serve(link, stream, false);
+                        return self.drive(Input::Links(links::Event::Dialled { peer, link }));
+                    }
+                    Err(error) => {
+                        refused &= error.kind() == io::ErrorKind::ConnectionRefused;
+                        failures.push(format!("{address} ({}): {error}", addr.ip()));
+                    }
+                }
             }
         }
+        let why = failures.join("; ");
+        self.drive(Input::Links(links::Event::DialFailed { peer, refused, why }));
     }
+
+    /// Serves a socket in a task of its own, to its end.
+    fn serve(self: &Rc<Self>, link: LinkId, mut stream: TcpStream, greets: bool) {
+        if let Err(error) = listener::keep_alive(&stream) {
+            tracing::warn!("Cannot set options of a connection between servers: {error}");
+        }
+        let wire = Rc::new(Wire::default());
+        self.wires.borrow_mut().insert(link, Rc::clone(&wire));
+        let peers = Rc::clone(self);
+        glommio::spawn_local(async move {
+            let mut conversation = Conversation { greets, ..Conversation::default() };
+            let end = poll_fn(|cx| conversation.turn(&peers, link, &wire, &mut stream, cx)).await;
+            drop(stream.shutdown(std::net::Shutdown::Write).await);
+            peers.wires.borrow_mut().remove(&link);
+            if let Err(error) = end {
+                let why = error.to_string();
+                peers.drive(Input::Links(links::Event::Closed { link, why }));
+            }
+        })
+        .detach();
+    }
+}
+
+/// The addresses of a host, looked up off this shard if it is a name.
+async fn look_up(address: &HostPort) -> io::Result<Vec<SocketAddr>> {
+    let port = address.port;
+    if let Ok(ip) = address.host.as_str().parse() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let host = address.host.as_str().to_owned();
+    let look_up = move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+    glommio::executor().spawn_blocking(look_up).await
+}
+
+/// What is in the air between a socket and the state machines.
+#[derive(Default)]
+struct Conversation {
+    /// Whether the other end is still to say who it is.
+    greets: bool,
+    input: BytesMut,
+    output: Vec<u8>,
+    sent: usize,
+}
+
+impl Conversation {
+    /// Writes, reads and works off until the socket has no more to give or to take. Ready without an error when it was
+    /// closed from here.
+    fn turn(
+        &mut self,
+        peers: &Rc<Peers>,
+        link: LinkId,
+        wire: &Wire,
+        stream: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        *wire.waker.borrow_mut() = Some(cx.waker().clone());
+        loop {
+            let written = self.write(wire, stream, cx)?;
+            if wire.closing.get() {
+                // What the socket does not take at once is not waited for.
+                return Poll::Ready(Ok(()));
+            }
+            if let Written::All = written {
+                peers.drive(Input::Links(links::Event::Written { link }));
+                continue;
+            }
+            for _ in 0..FRAMES_PER_TURN_MAX {
+                match self.next_event(link)? {
+                    Some(event) => peers.drive(Input::Links(event)),
+                    None if self.read(stream, cx)?.is_pending() => {
+                        // What was just worked off may have left output.
+                        if wire.closing.get() || !wire.output.borrow().is_empty() {
+                            cx.waker().wake_by_ref();
+                        }
+                        return Poll::Pending;
+                    }
+                    None => {}
+                }
+            }
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+    }
+
+    fn write(&mut self, wire: &Wire, stream: &mut TcpStream, cx: &mut Context<'_>) -> io::Result<Written> {
+        if self.output.is_empty() {
+            std::mem::swap(&mut self.output, &mut wire.output.borrow_mut());
+        }
+        if self.output.is_empty() {
+            return Ok(Written::Nothing);
+        }
+        loop {
+            match Pin::new(&mut *stream).poll_write(cx, &self.output[self.sent..])? {
+                Poll::Ready(written) => self.sent += written,
+                Poll::Pending => return Ok(Written::Blocked),
+            }
+            if self.sent < self.output.len() {
+                continue;
+            }
+            self.output.clear();
+            self.sent = 0;
+            if wire.output.borrow().is_empty() {
+                return Ok(Written::All);
+            }
+            std::mem::swap(&mut self.output, &mut wire.output.borrow_mut());
+        }
+    }
+
+    /// The next whole message of what was read. Errors if the bytes cannot be one.
+    fn next_event(&mut self, link: LinkId) -> io::Result<Option<links::Event>> {
+        let malformed = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+        if self.greets {
+            let Some((hello, len)) = Hello::decode(&self.input).map_err(|error| malformed(error.to_string()))? else {
+                return Ok(None);
+            };
+            self.input.advance(len);
+            self.greets = false;
+            return Ok(Some(links::Event::Hello { link, hello }));
+        }
+        match frame::next(&mut self.input, FRAME_BYTES_MAX) {
+            frame::Next::Need(_) => Ok(None),
+            frame::Next::Frame(payload) if payload.is_empty() => Err(malformed("a frame of 0 bytes".to_owned())),
+            frame::Next::Frame(payload) => Ok(Some(links::Event::Frame { link, payload: payload.to_vec() })),
+            frame::Next::BadLength(length) => Err(malformed(format!("Received packet with invalid packet: {length}"))),
+        }
+    }
+
+    /// Reads once. The end of the stream is an error.
+    fn read(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
+        let have = self.input.len();
+        self.input.resize(have + READ_BYTES, 0);
+        let polled = Pin::new(&mut *stream).poll_read(cx, &mut self.input[have..]);
+        let got = if let Poll::Ready(Ok(got)) = &polled { *got } else { 0 };
+        self.input.truncate(have + got);
+        match polled {
+            Poll::Pending => {
+                if self.input.is_empty() {
+                    // An idle connection keeps no buffer.
+                    self.input = BytesMut::new();
+                }
+                Ok(Poll::Pending)
+            }
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(0)) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other end closed it")),
+            Poll::Ready(Ok(_)) => Ok(Poll::Ready(())),
+        }
+    }
+}
+
+/// How far a socket's output got.
+enum Written {
+    /// There was none.
+    Nothing,
+    All,
+    Blocked,
 }
