@@ -7,8 +7,8 @@
 mod durability;
 mod ensemble;
 mod front;
-mod limits;
 mod latency;
+mod limits;
 mod points;
 mod sessions;
 mod shell;
