@@ -88,8 +88,10 @@ pub enum Progress {
     Need(usize),
     /// There may be whole frames left, but others first: call again.
     Again,
-    /// Not before output is sent or a reply is made; the shard says so by [`Cnxns::take_ready`].
+    /// Not before a reply is made; the shard says so by [`Cnxns::take_ready`].
     Paused,
+    /// Not before output is taken by [`Cnxns::take_output`].
+    Full,
     /// The connection is closing: read no more.
     Closing,
 }
@@ -251,11 +253,11 @@ impl Cnxns {
             if cnxn.close.is_some() {
                 return Progress::Closing;
             }
-            if matches!(cnxn.phase, Phase::Shaking { .. } | Phase::Asked)
-                || cnxn.out.len() > OUTPUT_PAUSE_BYTES
-                || (over && !cnxn.pending.is_empty())
-            {
+            if matches!(cnxn.phase, Phase::Shaking { .. } | Phase::Asked) || (over && !cnxn.pending.is_empty()) {
                 return Progress::Paused;
+            }
+            if cnxn.out.len() > OUTPUT_PAUSE_BYTES {
+                return Progress::Full;
             }
             if cnxn.phase == Phase::New
                 && let Some(head) = bytes.first_chunk::<4>()
@@ -313,6 +315,10 @@ impl Cnxns {
             }
             Answer::Synced(cnxn) => {
                 let Some(found) = self.get_mut(*cnxn) else { return };
+                if let Some(rest) = found.overtaken_syncs.checked_sub(1) {
+                    found.overtaken_syncs = rest;
+                    return;
+                }
                 let waiting = found.pending.iter_mut().find_map(|pending| match pending {
                     Pending::Sync { told: told @ false, .. } => Some(told),
                     _ => None,
@@ -491,7 +497,7 @@ impl Cnxns {
         match OpCode::from_wire(header.op) {
             Some(OpCode::Ping) => self.answer_ping(now, id, header.xid),
             Some(OpCode::Auth) => self.authenticate(id, header.xid, body),
-            Some(OpCode::Sasl) => self.refuse_sasl(id, header.xid),
+            Some(OpCode::Sasl) => self.refuse_sasl(id, header.xid, body),
             Some(code) if code.is_write() => {
                 let forward = self.settings.forwards.then(|| Box::new((header.op, frame.slice_ref(body))));
                 let op = WriteOp::decode(code, &frame, body);
@@ -526,8 +532,9 @@ impl Cnxns {
                 }
             }
             _ => {
-                self.put_header(id, header.xid, Zxid(-1), ErrorCode::Unimplemented.code());
-                self.close(id, CloseReason::UnknownOperation(header.op));
+                // In its turn: what was asked before it is answered first.
+                self.wait(id, Pending::Unknown { xid: header.xid, op: header.op });
+                self.answer_reads(now, id.slot, None);
             }
         }
     }
@@ -575,8 +582,12 @@ impl Cnxns {
         }
     }
 
-    /// A server without SASL answers with a null token, and the client concludes what it must.
-    fn refuse_sasl(&mut self, id: CnxnId, xid: i32) {
+    /// A server without SASL answers with a null token, and the client concludes what it must. No token, or none that
+    /// can be read, closes the connection.
+    fn refuse_sasl(&mut self, id: CnxnId, xid: i32, body: &[u8]) {
+        if !matches!(JuteReader::new(body).buffer(), Ok(Some(_))) {
+            return self.close(id, CloseReason::BadRequest);
+        }
         self.counters.sent += 1;
         let cnxn = self.get_mut(id).expect("looked up by the caller");
         cnxn.put_frame(|out| {
@@ -624,7 +635,7 @@ impl Cnxns {
         let mut found = [0u64; 5];
         watches.trigger(change, |slot, kind, path, list| {
             found[kind as usize] += 1;
-            let Some(cnxn) = &mut slots[slot as usize] else { return };
+            let Some(cnxn) = slots[slot as usize].as_mut().filter(|cnxn| cnxn.close.is_none()) else { return };
             if !settings.rules.skip_acl && acl::check(list, perms::READ, &cnxn.ids).is_err() {
                 return;
             }
@@ -661,6 +672,10 @@ impl Cnxns {
             return;
         }
         let cnxn = self.get_mut(id).expect("looked up by the caller");
+        if cnxn.close.is_some() {
+            // Nothing follows what a connection is closed for; what it waits for goes with it.
+            return;
+        }
         let front = cnxn.pending.pop_front();
         let Some(Pending::Write { xid: expected, op, since }) = front else {
             panic!("the next reply of {id:?} is due to a write, not to {front:?}");
@@ -677,14 +692,29 @@ impl Cnxns {
         self.ready.push(id.slot);
     }
 
-    /// Answers the reads at the head of a connection's queue, from `tree` or else the newest version.
+    /// Answers the reads at the head of a connection's queue, from `tree` or else the newest version. With `tree`, what
+    /// stands behind them is committed: then their syncs need not be told any more.
     fn answer_reads(&mut self, now: Instant, slot: Slot, tree: Option<&Tree>) {
         while let Some(cnxn) = &mut self.slots[slot as usize]
-            && matches!(cnxn.pending.front(), Some(Pending::Read { .. } | Pending::Sync { told: true, .. }))
+            && cnxn.close.is_none()
+            && match cnxn.pending.front() {
+                Some(Pending::Read { .. } | Pending::Unknown { .. }) => true,
+                Some(Pending::Sync { told, .. }) => *told || tree.is_some(),
+                Some(Pending::Write { .. }) | None => false,
+            }
         {
             let (xid, op, body, ids, since) = match cnxn.pending.pop_front() {
                 Some(Pending::Read { xid, op, body, ids, since }) => (xid, op, body, ids, since),
-                Some(Pending::Sync { xid, body, since, .. }) => (xid, OpCode::Sync, body, Arc::clone(&cnxn.ids), since),
+                Some(Pending::Sync { xid, body, told, since }) => {
+                    cnxn.overtaken_syncs += u32::from(!told);
+                    (xid, OpCode::Sync, body, Arc::clone(&cnxn.ids), since)
+                }
+                Some(Pending::Unknown { xid, op }) => {
+                    let id = cnxn.id;
+                    self.outstanding -= usize::from(xid > 0);
+                    self.put_header(id, xid, Zxid(-1), ErrorCode::Unimplemented.code());
+                    return self.close(id, CloseReason::UnknownOperation(op));
+                }
                 Some(Pending::Write { .. }) | None => unreachable!("looked at just now"),
             };
             self.outstanding -= usize::from(xid > 0);

@@ -22,6 +22,8 @@ pub(super) struct Cnxn {
     pub(super) ids: Arc<Vec<Id>>,
     /// Requests without a reply yet, oldest first. The first is never a read: at the head that is answered.
     pub(super) pending: VecDeque<Pending>,
+    /// Syncs that were answered because a write behind them was committed: the word that they waited for is still to come.
+    pub(super) overtaken_syncs: u32,
     /// Frames to be sent.
     pub(super) out: Vec<u8>,
     /// Set once, when the connection is to be closed after its output.
@@ -113,12 +115,20 @@ pub(super) enum Pending {
         told: bool,
         since: Instant,
     },
+    /// An opcode that the server does not know: waits for its turn, and ends the connection.
+    Unknown {
+        xid: i32,
+        op: i32,
+    },
 }
 
 impl Pending {
     /// Whether it counts against the limit of outstanding requests: Apache leaves out special xids.
     pub(super) fn counts(&self) -> bool {
-        let (Pending::Write { xid, .. } | Pending::Read { xid, .. } | Pending::Sync { xid, .. }) = self;
+        let (Pending::Write { xid, .. }
+        | Pending::Read { xid, .. }
+        | Pending::Sync { xid, .. }
+        | Pending::Unknown { xid, .. }) = self;
         *xid > 0
     }
 }
@@ -221,6 +231,7 @@ impl Cnxn {
             phase: Phase::New,
             ids,
             pending: VecDeque::new(),
+            overtaken_syncs: 0,
             out: Vec::new(),
             close: None,
             heard: now,

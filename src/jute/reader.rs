@@ -85,7 +85,7 @@ impl<'a> Reader<'a> {
 
     /// jute `ustring`: malformed UTF-8 becomes U+FFFD, as Java reads it.
     pub fn string(&mut self) -> Result<Option<Cow<'a, str>>, DecodeError> {
-        Ok(self.buffer()?.map(String::from_utf8_lossy))
+        Ok(self.buffer()?.map(from_utf8_as_java))
     }
 
     /// A `ustring` that must not be null.
@@ -128,9 +128,56 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// As `String::from_utf8_lossy`, but for surrogates of three bytes: they are one U+FFFD each, as in Java.
+fn from_utf8_as_java(bytes: &[u8]) -> Cow<'_, str> {
+    let Err(error) = str::from_utf8(bytes) else { return String::from_utf8_lossy(bytes) };
+    let (mut text, mut rest, mut error) = (String::new(), bytes, error);
+    loop {
+        let (good, bad) = rest.split_at(error.valid_up_to());
+        text.push_str(str::from_utf8(good).expect("valid up to there"));
+        text.push(char::REPLACEMENT_CHARACTER);
+        let bad_len = match bad {
+            [0xed, 0xa0..=0xbf, 0x80..=0xbf, ..] => 3,
+            [0xed, 0xa0..=0xbf, ..] => 2,
+            _ => error.error_len().unwrap_or(bad.len()),
+        };
+        rest = &bad[bad_len..];
+        match str::from_utf8(rest) {
+            Ok(good) => {
+                text.push_str(good);
+                return Cow::Owned(text);
+            }
+            Err(next) => error = next,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jute::Write;
+
+    #[test]
+    fn characters_beyond_the_basic_plane_go_out_as_java_writes_them() {
+        let mut out = Vec::new();
+        out.put_string("aä日😀");
+        assert_eq!(out[4..], *b"a\xc3\xa4\xe6\x97\xa5\xed\xa0\xbd\xed\xb8\x80");
+        assert_eq!(out[..4], [0, 0, 0, 12]);
+    }
+
+    #[test]
+    fn malformed_text_reads_as_in_java() {
+        for (bytes, text) in [
+            (&b"/a\xed\xa0\x80b"[..], "/a\u{fffd}b"),
+            (b"\xed\xa0\xbd\xed\xb8\x80", "\u{fffd}\u{fffd}"),
+            (b"\xed\xa0", "\u{fffd}"),
+            (b"\xc0\x80", "\u{fffd}\u{fffd}"),
+            (b"\xe2\x82", "\u{fffd}"),
+            (b"\xffx\xf0\x9f\x98\x80", "\u{fffd}x😀"),
+        ] {
+            assert_eq!(from_utf8_as_java(bytes), text, "{bytes:02x?}");
+        }
+    }
 
     #[test]
     fn null_and_empty_are_told_apart() {

@@ -34,9 +34,26 @@ pub trait Write {
         }
     }
 
-    /// jute `ustring`.
+    /// jute `ustring`. Characters beyond U+FFFF are written as their two surrogates, three bytes each: Java's jute encodes
+    /// UTF-16 units one by one.
     fn put_string(&mut self, value: &str) {
-        self.put_buffer(Some(value.as_bytes()));
+        // Four bytes of UTF-8 begin with 0xF0 or more, and nothing else does.
+        if value.bytes().all(|byte| byte < 0xf0) {
+            return self.put_buffer(Some(value.as_bytes()));
+        }
+        let mut bytes = Vec::with_capacity(value.len() * 3 / 2);
+        for unit in value.encode_utf16() {
+            match unit {
+                0..0x80 => bytes.push(unit as u8),
+                0x80..0x800 => bytes.extend([0xc0 | (unit >> 6) as u8, 0x80 | (unit & 0x3f) as u8]),
+                _ => bytes.extend([
+                    0xe0 | (unit >> 12) as u8,
+                    0x80 | (unit >> 6 & 0x3f) as u8,
+                    0x80 | (unit & 0x3f) as u8,
+                ]),
+            }
+        }
+        self.put_buffer(Some(&bytes));
     }
 
     /// jute `vector` that is not null.

@@ -2,6 +2,7 @@
 //!
 //! Source: `zookeeper.jute` (modules `data` and `proto`), `ConnectRequest` to `WatcherEvent`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::jute::{DecodeError, Reader, Write};
@@ -246,6 +247,10 @@ pub struct Id {
 }
 
 impl Id {
+    /// Stands for the id of an entry that has none: kazoo sends `auth` without one. No scheme accepts it, so it is never
+    /// stored.
+    pub const ABSENT: &str = "\0absent";
+
     /// An id from its two parts.
     pub fn new(scheme: impl Into<String>, id: impl Into<String>) -> Id {
         Id { scheme: scheme.into(), id: id.into() }
@@ -262,12 +267,11 @@ pub struct Acl {
 }
 
 impl Acl {
-    /// Reads one entry. A null scheme or id reads as empty: kazoo sends `auth` with a null id, and no scheme or id
-    /// that is empty is valid by itself.
+    /// Reads one entry. A null scheme reads as empty, which none is; a null id as [`Id::ABSENT`].
     pub fn decode(r: &mut Reader<'_>) -> Result<Acl, DecodeError> {
         let perms = r.int()?;
         let scheme = r.string()?.unwrap_or_default().into_owned();
-        let id = r.string()?.unwrap_or_default().into_owned();
+        let id = r.string()?.map_or_else(|| Id::ABSENT.to_owned(), Cow::into_owned);
         Ok(Acl { perms, id: Id { scheme, id } })
     }
 

@@ -14,6 +14,9 @@ use super::client::AclList;
 use crate::jute::{DecodeError, Reader, Write};
 use crate::types::Zxid;
 
+/// Stands for a null path where that may be one: no znode has it.
+pub const NO_PATH: &str = "\0null";
+
 /// `ZooDefs.OpCode`, those that a client may send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i32)]
@@ -270,7 +273,12 @@ impl WriteOp {
 }
 
 fn decode_single(op: OpCode, frame: &Bytes, r: &mut Reader<'_>) -> Result<WriteOp, DecodeError> {
-    let path: Arc<str> = r.required_string()?.into();
+    let path: Arc<str> = match op {
+        // To be refused as a bad path, not as bytes that cannot be read.
+        OpCode::SetData | OpCode::SetAcl => r.string()?.unwrap_or(NO_PATH.into()),
+        _ => r.required_string()?,
+    }
+    .into();
     let payload = |data: Option<&[u8]>| data.map(|data| frame.slice_ref(data));
     Ok(match op {
         OpCode::Create | OpCode::Create2 | OpCode::CreateContainer | OpCode::CreateTtl => WriteOp::Create {
@@ -358,9 +366,12 @@ fn decode_multi(frame: &Bytes, r: &mut Reader<'_>) -> Result<WriteOp, DecodeErro
 }
 
 /// `MultiOperationRecord.deserialize` makes the opcode follow the flag. Flags that nobody knows it leaves to the validator
-/// behind opcode 21, and refuses behind the others; so it does with a time to live behind an opcode that has none.
+/// behind opcode 21, and refuses behind the others; so it does with a time to live behind an opcode that has none, and
+/// with nulls.
 fn in_multi(op: WriteOp) -> Option<WriteOp> {
     Some(match op {
+        WriteOp::Create { op, acl: None, .. } if op != OpCode::CreateTtl => return None,
+        WriteOp::SetData { path, .. } if &*path == NO_PATH => return None,
         WriteOp::Create { op, path, data, acl, flags, ttl_ms } => {
             let (op, ttl_ms) = match (op, CreateMode::from_wire(flags)) {
                 (OpCode::CreateTtl, Some(mode)) if mode.is_ttl() => (op, ttl_ms),
@@ -408,8 +419,8 @@ pub enum ReadOp<'a> {
     },
     /// Opcode 9: takes its turn among the session's requests and echoes the path.
     Sync {
-        /// Not looked up.
-        path: Cow<'a, str>,
+        /// Not looked up; may be null.
+        path: Option<Cow<'a, str>>,
     },
     /// Opcode 22: children and data of several paths.
     MultiRead(Vec<ReadOp<'a>>),
@@ -451,21 +462,24 @@ pub enum Which {
     PersistentRecursive,
 }
 
+/// A list of paths as it came: it, or a path in it, may be null.
+pub type Paths<'a> = Option<Vec<Option<Cow<'a, str>>>>;
+
 /// The body of opcodes 101 and 105, in the order in which it is worked off.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SetWatches<'a> {
     /// The newest zxid that the client had seen when it lost its connection.
     pub relative_zxid: Zxid,
     /// Data watches on znodes that existed.
-    pub data: Vec<Cow<'a, str>>,
+    pub data: Paths<'a>,
     /// Watches on znodes that did not exist.
-    pub exist: Vec<Cow<'a, str>>,
+    pub exist: Paths<'a>,
     /// Child watches.
-    pub child: Vec<Cow<'a, str>>,
+    pub child: Paths<'a>,
     /// Persistent watches (105).
-    pub persistent: Vec<Cow<'a, str>>,
+    pub persistent: Paths<'a>,
     /// Persistent recursive watches (105).
-    pub recursive: Vec<Cow<'a, str>>,
+    pub recursive: Paths<'a>,
 }
 
 impl<'a> ReadOp<'a> {
@@ -482,25 +496,19 @@ impl<'a> ReadOp<'a> {
                 with_stat: op == OpCode::GetChildren2,
             },
             OpCode::GetAcl => ReadOp::GetAcl { path: r.required_string()? },
-            OpCode::Sync => ReadOp::Sync { path: r.required_string()? },
+            OpCode::Sync => ReadOp::Sync { path: r.string()? },
             OpCode::MultiRead => ReadOp::MultiRead(decode_multi_read(r)?),
             OpCode::SetWatches | OpCode::SetWatches2 => {
                 let relative_zxid = Zxid(r.long()?);
-                let mut paths = || {
-                    let position = r.position();
-                    r.vector(|r| r.required_string())?.ok_or(DecodeError {
-                        position,
-                        expected: "a vector, not null",
-                        got: -1,
-                    })
-                };
+                let mut paths = || r.vector(|r| r.string());
                 let (data, exist, child) = (paths()?, paths()?, paths()?);
+                let none = || Some(Vec::new());
                 let (persistent, recursive) =
-                    if op == OpCode::SetWatches2 { (paths()?, paths()?) } else { (Vec::new(), Vec::new()) };
+                    if op == OpCode::SetWatches2 { (paths()?, paths()?) } else { (none(), none()) };
                 ReadOp::SetWatches(SetWatches { relative_zxid, data, exist, child, persistent, recursive })
             }
             OpCode::AddWatch => {
-                let path = r.required_string()?;
+                let path = r.string()?.unwrap_or(NO_PATH.into());
                 let position = r.position();
                 match r.int()? {
                     mode @ (0 | 1) => ReadOp::AddWatch { path, recursive: mode == 1 },
@@ -508,7 +516,7 @@ impl<'a> ReadOp<'a> {
                 }
             }
             OpCode::CheckWatches | OpCode::RemoveWatches => {
-                let path = r.required_string()?;
+                let path = r.string()?.unwrap_or(NO_PATH.into());
                 let position = r.position();
                 let which = match r.int()? {
                     1 => Which::Children,

@@ -208,6 +208,8 @@ fn fix_up_acl(asked: Option<&AclList>, ids: &[Id], rules: &Rules) -> Result<AclL
                     return Err(ErrorCode::InvalidAcl);
                 }
             }
+            // Apache stumbles over it, and says so.
+            ("world" | "digest" | "ip", Id::ABSENT) => return Err(ErrorCode::MarshallingError),
             ("digest", id) if rules.digest_scheme && is_digest_id(id) => fixed.push(entry.clone()),
             ("ip", id) if acl::parse_network(id).is_some() => fixed.push(entry.clone()),
             _ => return Err(ErrorCode::InvalidAcl),

@@ -5,7 +5,7 @@
 use super::prepare::Rules;
 use crate::jute::Write;
 use crate::proto::client::{Acl, AclList, EventType, Id, ReplyHeader, encode_event, perms};
-use crate::proto::op::{MultiHeader, OpCode, ReadOp, SetWatches};
+use crate::proto::op::{MultiHeader, NO_PATH, OpCode, Paths, ReadOp, SetWatches};
 use crate::proto::{ErrorCode, frame};
 use crate::tree::watch::{Slot, Watches};
 use crate::tree::{Tree, Znode};
@@ -28,13 +28,14 @@ pub struct Reader<'a> {
 impl Reader<'_> {
     /// Appends the whole reply to `out`, framed; what `setWatches` makes up stands before it.
     pub fn answer(&mut self, xid: i32, op: &ReadOp<'_>, out: &mut Vec<u8>) {
-        if let ReadOp::SetWatches(watches) = op {
-            self.set_watches(watches, out);
-        }
+        let refused = match op {
+            ReadOp::SetWatches(watches) => self.set_watches(watches, out),
+            _ => Ok(()),
+        };
         let start = frame::begin(out);
         let header = |err: i32| ReplyHeader { xid, zxid: self.tree.zxid(), err };
         header(0).encode(out);
-        if let Err(code) = self.body(op, out) {
+        if let Err(code) = refused.and_then(|()| self.body(op, out)) {
             out.truncate(start);
             header(code.code()).encode(out);
         }
@@ -83,7 +84,8 @@ impl Reader<'_> {
                 }
                 node.stat().encode(out);
             }
-            ReadOp::Sync { path } => out.put_string(path),
+            ReadOp::Sync { path: Some(path) } => out.put_string(path),
+            ReadOp::Sync { path: None } => out.put_buffer(None),
             ReadOp::MultiRead(ops) => {
                 for op in ops {
                     let start = out.len();
@@ -127,41 +129,52 @@ impl Reader<'_> {
     }
 
     /// Watches that a reconnecting client had: those whose event it has missed fire now, the others are
-    /// taken up again.
-    fn set_watches(&mut self, asked: &SetWatches<'_>, out: &mut Vec<u8>) {
+    /// taken up again. At a null, which no client sends, it ends; what was done before stays done.
+    fn set_watches(&mut self, asked: &SetWatches<'_>, out: &mut Vec<u8>) -> Result<(), ErrorCode> {
         let (tree, seen) = (self.tree, asked.relative_zxid);
         let mut tell = |kind, path: &str| {
             let start = frame::begin(out);
             encode_event(out, Zxid(-1), kind, path);
             frame::end(out, start);
         };
-        for path in &asked.data {
+        for path in listed(&asked.data)? {
+            let path = path?;
             match tree.get(path) {
                 None => tell(EventType::NodeDeleted, path),
                 Some(node) if node.meta().mzxid > seen => tell(EventType::NodeDataChanged, path),
                 Some(_) => self.watches.watch_data(path, self.slot),
             }
         }
-        for path in &asked.exist {
+        for path in listed(&asked.exist)? {
+            let path = path?;
             match tree.get(path) {
                 None => self.watches.watch_data(path, self.slot),
                 Some(_) => tell(EventType::NodeCreated, path),
             }
         }
-        for path in &asked.persistent {
-            self.watches.watch_persistently(path, self.slot, false);
-        }
-        for path in &asked.recursive {
-            self.watches.watch_persistently(path, self.slot, true);
-        }
-        for path in &asked.child {
+        for path in listed(&asked.child)? {
+            let path = path?;
             match tree.get(path) {
                 None => tell(EventType::NodeDeleted, path),
                 Some(node) if node.meta().pzxid > seen => tell(EventType::NodeChildrenChanged, path),
                 Some(_) => self.watches.watch_children(path, self.slot),
             }
         }
+        // A null among these is a watch that never fires.
+        for path in listed(&asked.persistent)? {
+            self.watches.watch_persistently(path.unwrap_or(NO_PATH), self.slot, false);
+        }
+        for path in listed(&asked.recursive)? {
+            self.watches.watch_persistently(path.unwrap_or(NO_PATH), self.slot, true);
+        }
+        Ok(())
     }
+}
+
+/// The paths of a list, up to where it or one of them is null.
+fn listed<'a>(paths: &'a Paths<'_>) -> Result<impl Iterator<Item = Result<&'a str, ErrorCode>>, ErrorCode> {
+    let paths = paths.as_ref().ok_or(ErrorCode::MarshallingError)?;
+    Ok(paths.iter().map(|path| path.as_deref().ok_or(ErrorCode::MarshallingError)))
 }
 
 fn readable<'a>(tree: &'a Tree, path: &str, ids: &[Id], rules: &Rules) -> Result<&'a Znode, ErrorCode> {

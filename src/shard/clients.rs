@@ -243,8 +243,9 @@ impl Conversation {
             let progress = shard.cnxns.borrow_mut().received(shard.clock.now(), id, &mut self.input);
             shard.hand_on(Some(id));
             match progress {
-                Progress::Closing | Progress::Paused if blocked => return Poll::Pending,
-                Progress::Closing => continue,
+                Progress::Closing | Progress::Paused | Progress::Full if blocked => return Poll::Pending,
+                // What was just worked off has left output that is to be sent before all else.
+                Progress::Closing | Progress::Full => continue,
                 Progress::Again => continue,
                 Progress::Paused => {
                     // What was just worked off may have left output; what is awaited wakes this task.

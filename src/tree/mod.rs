@@ -543,6 +543,12 @@ impl DataTree {
                 Err(code) => {
                     self.undo(before, header.session, &changes);
                     changes.clear();
+                    if code == ErrorCode::MarshallingError {
+                        // Not a part is refused, but what cannot be read at all.
+                        self.tree.zxid = self.tree.zxid.max(header.zxid);
+                        let err = code.code();
+                        return (Txn::Error { err }, Applied { outcome: Outcome::Failed(err), changes });
+                    }
                     txns.push(Txn::Error { err: code.code() });
                     let rest = parts.len() - txns.len();
                     txns.extend((0..rest).map(|_| Txn::Error { err: ErrorCode::RuntimeInconsistency.code() }));

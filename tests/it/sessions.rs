@@ -548,3 +548,55 @@ fn many_clients_see_one_order() {
         assert_eq!(first.call(&exists("/n", false)).stat().version, 4 * WRITES as i32);
     }
 }
+
+#[test]
+fn syncs_between_writes_are_answered_in_their_turn() {
+    // The flush that a sync waits for may cover writes behind it too.
+    for settings in shard_settings() {
+        let server = Server::run(settings);
+        let mut client = server.client();
+        client.call(&create("/n", Some(b""))).ok();
+        for _ in 0..50 {
+            let round =
+                [set("/n", Some(b"x")), sync("/n"), set("/n", Some(b"y")), sync("/n"), sync("/n"), get("/n", false)];
+            let requests: Vec<Request> = round.into_iter().chain([set("/n", None), sync("/n")]).collect();
+            let xids = client.pipeline(&requests);
+            for xid in xids {
+                let reply = client.next_reply();
+                assert_eq!((reply.xid, reply.err), (xid, 0));
+            }
+        }
+        assert_eq!(client.call(&exists("/n", false)).stat().version, 150);
+    }
+}
+
+#[test]
+fn a_connection_is_read_on_after_a_large_reply() {
+    let server = Server::run("");
+    let mut client = server.client();
+    let large = vec![b'x'; 1_048_500];
+    client.call(&create("/large", Some(&large))).ok();
+    let xids = client.pipeline(&[get("/large", false), get("/large", false)]);
+    for xid in xids {
+        let reply = client.next_reply();
+        assert_eq!((reply.xid, reply.data().0.map(|data| data.len())), (xid, Some(large.len())));
+    }
+    client.call(&set("/large", Some(b"small"))).ok();
+}
+
+#[test]
+fn nothing_follows_the_reply_to_a_close() {
+    let server = Server::run("");
+    let mut client = server.client();
+    let xids = client.pipeline(&[
+        create_ephemeral("/e"),
+        get("/e", true),
+        Request::new(-11, |_| {}),
+        sync("/"),
+        get("/", false),
+    ]);
+    assert_eq!(client.next_reply().xid, xids[0]);
+    assert_eq!(client.next_reply().xid, xids[1]);
+    assert_eq!(client.next_reply().xid, xids[2]);
+    client.wire.assert_closed();
+}

@@ -34,6 +34,8 @@ apache start plain --port "$port" >/dev/null
 apache start ttl --port "$((port + 1))" --java -Dzookeeper.extendedTypesEnabled=true >/dev/null
 
 suite c_client.sh "$server"
+suite node_client.sh "$server"
+suite workloads.sh "$server"
 suite rust_client.sh --has add-watch --has counts --has multi-read --has whoami "$server"
 for client in 3.8 3.9; do
     suite zkcli.sh --client $client "$server"

@@ -9,6 +9,7 @@
 #   jars/3.9/      Apache ZooKeeper 3.9 with its dependencies, and Curator 5, out of PyPI's pyspark
 #   venv/          Python with kazoo and what its own tests need
 #   kazoo/         kazoo's source package, tests included
+#   node/          clients of node, from npm
 #
 # It may be run again at any time: what is in place is left alone, and a run that finds everything
 # in place takes no network and well under two seconds.
@@ -68,6 +69,7 @@ install_debian_packages() {
     done
     # Any JDK does; do not bring a second one to a machine that has one.
     command -v javac >/dev/null || missing+=(default-jdk-headless)
+    command -v npm >/dev/null || missing+=(nodejs npm)
     [ ${#missing[@]} -gt 0 ] || return 0
 
     say "apt: ${missing[*]}"
@@ -130,6 +132,22 @@ install_kazoo_source() {
     printf '%s\n' "$want" >"$kazoo/.complete"
 }
 
+install_node_packages() {
+    local node=$peers_dir/node want
+    want=$(cat "$peers_source/node_client/package.json")
+    is_current "$node" "$want" && return
+    say "node clients: $node"
+    rm -rf "$node"
+    mkdir -p "$node"
+    cp "$peers_source/node_client/package.json" "$node"
+    # One of them is in C++ and is built, or brings what was built for the usual machines.
+    npm --prefix "$node" install --silent --no-audit --no-fund >"$peers_dir/npm.log" 2>&1 || {
+        tail -n 30 "$peers_dir/npm.log" >&2
+        return 1
+    }
+    printf '%s\n' "$want" >"$node/.complete"
+}
+
 mkdir -p "$peers_dir"
 # Two test runs may start together; the second waits and then finds everything in place.
 exec 9>"$peers_dir/.install-lock"
@@ -139,3 +157,4 @@ install_debian_packages
 install_python_packages
 install_apache_jars
 install_kazoo_source
+install_node_packages

@@ -222,16 +222,14 @@ mod tests {
         let requests = watches.set_again(Some("/c"), Zxid(7));
         let [(OpCode::SetWatches, body)] = &requests[..] else { panic!("{requests:?}") };
         let ReadOp::SetWatches(set) = ReadOp::decode(OpCode::SetWatches, body).unwrap() else { panic!() };
-        assert_eq!(
-            (set.relative_zxid, &set.data[..], &set.exist[..]),
-            (Zxid(7), &["/c/a".into()][..], &["/c/b".into()][..])
-        );
+        let list = |path: &'static str| Some(vec![Some(path.into())]);
+        assert_eq!((set.relative_zxid, set.data, set.exist), (Zxid(7), list("/c/a"), list("/c/b")));
 
         watches.note(&Change::Added { path: "/".into(), recursive: true }, 0);
         let requests = watches.set_again(Some("/c"), Zxid(7));
         let [(OpCode::SetWatches2, body)] = &requests[..] else { panic!("{requests:?}") };
         let ReadOp::SetWatches(set) = ReadOp::decode(OpCode::SetWatches2, body).unwrap() else { panic!() };
-        assert_eq!(&set.recursive[..], ["/c"]);
+        assert_eq!(set.recursive, list("/c"));
     }
 
     #[test]
