@@ -10,6 +10,7 @@ pub mod snapshot_format;
 
 // edge
 pub mod apache_log;
+pub mod compression;
 pub mod epoch;
 pub mod mmap;
 pub mod recovery;

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::request::containers;
 use crate::server::placement;
+use crate::storage::compression::Compression;
 use crate::tree::ExtendedTypes;
 
 pub mod data_dirs;
@@ -145,6 +146,8 @@ pub struct SnapshotConfig {
     pub transactions: u32,
     /// `snapSizeLimitInKb` in bytes: log bytes between snapshots, drawn alike; `None` (0 and less) is off.
     pub log_bytes: Option<u64>,
+    /// `snapshot.compression.method`: how snapshots are written. All are read.
+    pub compression: Compression,
     /// `snapshot.trust.empty`: logs without any snapshot are replayed rather than refused.
     pub trust_empty: bool,
     /// `autopurge.snapRetainCount`, at least 3: snapshots that purging keeps.
