@@ -7,6 +7,8 @@
 //! ```
 
 use std::error::Error;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{io, process, thread};
 
@@ -16,7 +18,9 @@ use crate::clock::now_ns;
 use crate::connection::{Lane, Mix};
 use crate::dial::{Control, Server, open_sessions};
 use crate::faults::Faults;
+use crate::live::Live;
 use crate::options::{LoadOptions, Op};
+use crate::progress::Progress;
 use crate::recorder::{Recorder, Summary, Window};
 use crate::request::{Kind, parent_path};
 use crate::schedule::Schedule;
@@ -45,37 +49,81 @@ pub struct Outcome {
 
 /// Carries out the load. An error is what kept it from being measured at all.
 pub fn run(options: &LoadOptions) -> Result<Outcome, Box<dyn Error>> {
-    let servers = options.servers.iter().map(|name| Server::resolve(name)).collect::<Result<Vec<_>, _>>()?;
-    let shares = Shares::new(options);
-    let top = Top::make(&servers, options)?;
+    let mut trial = Trial::open(options)?;
+    let mut outcome = trial.measure(options, "")?;
+    trial.close(options, &mut outcome)?;
+    Ok(outcome)
+}
 
-    let prepare_start_ns = now_ns();
-    let mut load = Load::open(options, &servers, &top.root, shares)?;
-    load.prepare()?;
-    let prepare_ns = now_ns() - prepare_start_ns;
-
-    let (summary, backlog) = load.measure(options)?;
-    let mut faults = load.take_faults();
-
-    let clean_up_start_ns = now_ns();
-    let mut kept = None;
-    if options.keep {
-        kept = Some(top.root);
-    } else {
-        load.clean_up(&mut faults)?;
-        // Lost connections may leave znodes that nobody knows of: the faults tell already.
-        if !load.is_connected() {
-            faults.say(format!("{} is left behind: no connection is left to remove it with", top.root));
-        } else if let Err(error) = top.remove(&servers, options) {
-            if faults.is_empty() {
-                return Err(error);
-            }
-            faults.say(error.to_string());
+/// Carries out a load again and again with the same sessions and znodes, as `next` says: from what the runs so far came
+/// to, it makes the options of the next one, or `None` when that was the last.
+pub fn run_steps(
+    options: &LoadOptions,
+    mut next: impl FnMut(&[(LoadOptions, Outcome)]) -> Option<LoadOptions>,
+) -> Result<Vec<(LoadOptions, Outcome)>, Box<dyn Error>> {
+    let mut trial = Trial::open(options)?;
+    let mut steps = Vec::new();
+    while let Some(step) = next(&steps) {
+        let outcome = trial.measure(&step, &format!("step {}: ", steps.len() + 1))?;
+        let is_broken = outcome.faults.lost > 0;
+        steps.push((step, outcome));
+        if is_broken {
+            break;
         }
     }
-    let clean_up_ns = now_ns() - clean_up_start_ns;
-    load.close()?;
-    Ok(Outcome { summary, backlog, faults, kept, prepare_ns, clean_up_ns })
+    if let Some((_, last)) = steps.last_mut() {
+        trial.close(options, last)?;
+    }
+    Ok(steps)
+}
+
+/// A subtree with its keys, and the sessions that load it.
+struct Trial {
+    servers: Vec<Server>,
+    top: Top,
+    load: Load,
+    prepare_ns: u64,
+}
+
+impl Trial {
+    fn open(options: &LoadOptions) -> Result<Trial, Box<dyn Error>> {
+        let servers = options.servers.iter().map(|name| Server::resolve(name)).collect::<Result<Vec<_>, _>>()?;
+        let top = Top::make(&servers, options)?;
+        let prepare_start_ns = now_ns();
+        let mut load = Load::open(options, &servers, &top.root, Shares::new(options))?;
+        load.prepare()?;
+        let prepare_ns = now_ns() - prepare_start_ns;
+        Ok(Trial { servers, top, load, prepare_ns })
+    }
+
+    /// One measurement; `label` goes before the progress line.
+    fn measure(&mut self, options: &LoadOptions, label: &str) -> Result<Outcome, Box<dyn Error>> {
+        let (summary, backlog) = self.load.measure(options, label)?;
+        let faults = self.load.take_faults();
+        Ok(Outcome { summary, backlog, faults, kept: None, prepare_ns: self.prepare_ns, clean_up_ns: 0 })
+    }
+
+    /// Removes the subtree and ends the sessions; what becomes of that is noted in the last outcome.
+    fn close(mut self, options: &LoadOptions, outcome: &mut Outcome) -> Result<(), Box<dyn Error>> {
+        let clean_up_start_ns = now_ns();
+        let Outcome { faults, kept, .. } = outcome;
+        if options.keep {
+            *kept = Some(self.top.root);
+        } else {
+            self.load.clean_up(faults)?;
+            // Lost connections may leave znodes that nobody knows of: the faults tell already.
+            if !self.load.is_connected() {
+                faults.say(format!("{} is left behind: no connection is left to remove it with", self.top.root));
+            } else if let Err(error) = self.top.remove(&self.servers, options) {
+                if faults.is_empty() {
+                    return Err(error);
+                }
+                faults.say(error.to_string());
+            }
+        }
+        outcome.clean_up_ns = now_ns() - clean_up_start_ns;
+        self.load.close()
+    }
 }
 
 /// The top of the subtree: what exists before any load.
@@ -164,20 +212,24 @@ impl Shares {
         }
     }
 
-    /// What the connection does in the measurement.
-    fn lane(self, connection: u32, options: &LoadOptions) -> Lane {
+    /// What the connection does in a measurement, in which `present` is what its own parent has.
+    fn lane(self, connection: u32, options: &LoadOptions, present: &Range<u32>) -> Lane {
+        if connection >= options.connections {
+            return Lane::idle();
+        }
         let parent = self.parent(connection);
         let operations = self.operations(connection);
+        let own = |kind, first, operations| {
+            let mix = Mix::Only(kind);
+            Lane { parent: connection, mix, first, around: None, operations }
+        };
         let around = Some(self.keys(parent));
         match options.op {
             Op::Set => Lane { parent, mix: Mix::Only(Kind::Set), first: 0, around, operations },
             Op::Get => Lane { parent, mix: Mix::Only(Kind::Get), first: 0, around, operations },
             Op::Mixed => Lane { parent, mix: Mix::Reads(options.reads), first: 0, around, operations },
-            Op::Create => Lane { parent: connection, mix: Mix::Only(Kind::Create), first: 0, around: None, operations },
-            Op::Delete => {
-                let operations = operations.min(self.keys(connection).into());
-                Lane { parent: connection, mix: Mix::Only(Kind::Delete), first: 0, around: None, operations }
-            }
+            Op::Create => own(Kind::Create, present.end, operations),
+            Op::Delete => own(Kind::Delete, present.start, operations.min(present.len() as u64)),
         }
     }
 }
@@ -187,7 +239,7 @@ struct Load {
     workers: Vec<Worker>,
     shares: Shares,
     /// Below each parent: the sequence numbers of the znodes that are there.
-    present: Vec<std::ops::Range<u32>>,
+    present: Vec<Range<u32>>,
 }
 
 impl Load {
@@ -215,9 +267,9 @@ impl Load {
             around: None,
             operations: shares.keys(connection).into(),
         };
-        self.bulk(create)?;
+        self.bulk("making the keys", create)?;
         // A connection to another server of an ensemble may lag behind the creates.
-        self.bulk(|connection| Lane { mix: Mix::Only(Kind::Sync), operations: 1, ..create(connection) })?;
+        self.bulk("", |connection| Lane { mix: Mix::Only(Kind::Sync), operations: 1, ..create(connection) })?;
         for (connection, present) in (0..).zip(&mut self.present) {
             *present = 0..shares.keys(connection);
         }
@@ -225,18 +277,21 @@ impl Load {
         if faults.is_empty() { Ok(()) } else { Err(format!("making the keys: {}", in_words(&faults)).into()) }
     }
 
-    fn measure(&mut self, options: &LoadOptions) -> Result<(Summary, Option<Backlog>), Box<dyn Error>> {
+    fn measure(&mut self, options: &LoadOptions, label: &str) -> Result<(Summary, Option<Backlog>), Box<dyn Error>> {
         let shares = self.shares;
-        self.assign(|connection| shares.lane(connection, options));
+        let present = self.present.clone();
+        self.assign(|connection| shares.lane(connection, options, &present[connection as usize]));
         // All threads begin at the same instant, a little from now.
         let start_ns = now_ns() + 1_000_000;
         let from_ns = start_ns + options.warmup_ns();
         let until_ns = options.duration_ns().map_or(NO_END, |duration_ns| from_ns + duration_ns);
         let window = Window { from_ns, until_ns, by_due_time: options.rate.is_some() };
         let threads = self.workers.len();
+        let live = Arc::<Live>::default();
+        let _progress = Progress::of_measurement(label, Arc::clone(&live), options);
         let results = self.each_worker(|thread, worker| {
             let server_pid = options.server_pid.filter(|_| thread == 0);
-            let mut recorder = Recorder::new(window, options.timeseries.is_some(), server_pid);
+            let mut recorder = Recorder::new(window, Arc::clone(&live), server_pid);
             let pacing = match options.rate {
                 Some(rate) => Pacing::Open(Schedule::new(start_ns, rate, thread, threads)),
                 None => Pacing::Closed { outstanding: options.outstanding as usize },
@@ -264,7 +319,7 @@ impl Load {
         for (i, present) in self.present.iter_mut().enumerate() {
             let next = self.workers[i % threads].connections[i / threads].next_sequence();
             match op {
-                Op::Create => *present = 0..next,
+                Op::Create => present.end = next,
                 Op::Delete => present.start = next,
                 Op::Set | Op::Get | Op::Mixed => {}
             }
@@ -292,7 +347,7 @@ impl Load {
                 });
                 worker.assign(i / threads, lane);
             }
-            self.run_bulk()?;
+            self.run_bulk("cleaning up")?;
         }
         let mut of_clean_up = self.take_faults();
         if any_lost {
@@ -309,17 +364,20 @@ impl Load {
 
     /// Ends the sessions.
     fn close(&mut self) -> Result<(), Box<dyn Error>> {
-        self.bulk(|_| Lane { mix: Mix::Only(Kind::Close), operations: 1, ..Lane::idle() })
+        self.bulk("", |_| Lane { mix: Mix::Only(Kind::Close), operations: 1, ..Lane::idle() })
     }
 
-    fn bulk(&mut self, lane: impl Fn(u32) -> Lane) -> Result<(), Box<dyn Error>> {
+    fn bulk(&mut self, label: &str, lane: impl Fn(u32) -> Lane) -> Result<(), Box<dyn Error>> {
         self.assign(lane);
-        self.run_bulk()
+        self.run_bulk(label)
     }
 
-    fn run_bulk(&mut self) -> Result<(), Box<dyn Error>> {
+    fn run_bulk(&mut self, label: &str) -> Result<(), Box<dyn Error>> {
+        let live = Arc::<Live>::default();
+        let operations = self.workers.iter().flat_map(|worker| &worker.connections).map(|c| c.lane().operations).sum();
+        let _progress = Progress::of_bulk(label, Arc::clone(&live), operations);
         let pacing = || Pacing::Closed { outstanding: BULK_OUTSTANDING };
-        self.each_worker(|_, worker| worker.run(pacing(), NO_END, &mut Recorder::idle())).map(drop)
+        self.each_worker(|_, worker| worker.run(pacing(), NO_END, &mut Recorder::idle(Arc::clone(&live)))).map(drop)
     }
 
     /// Gives every connection that is left its work.

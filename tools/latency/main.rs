@@ -8,16 +8,21 @@ mod clock;
 mod connection;
 mod dial;
 mod faults;
-mod json;
+mod live;
 mod load;
 mod options;
+mod plot;
 mod probe;
+mod progress;
 mod recorder;
 mod report;
 mod request;
+mod results;
 mod schedule;
 #[cfg(test)]
 mod sink;
+mod sweep;
+mod timeline;
 mod worker;
 
 use std::error::Error;
@@ -27,7 +32,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use options::{Command, LoadOptions, Options, ProbeOptions};
+use options::{Command, LoadOptions, Options, PlotOptions, ProbeOptions};
+use results::{Results, Run};
 
 /// Something was measured, but replies were wrong or connections were lost.
 const EXIT_FAULTS: u8 = 1;
@@ -38,6 +44,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let result = match &options.command {
         Some(Command::Probe(options)) => probe(options),
+        Some(Command::Plot(options)) => plot(options),
         None => load(&options.load),
     };
     result.unwrap_or_else(|error| {
@@ -47,16 +54,36 @@ fn main() -> ExitCode {
 }
 
 fn load(options: &LoadOptions) -> Result<ExitCode, Box<dyn Error>> {
-    let outcome = load::run(options)?;
-    print!("{}", report::text(options, &outcome));
-    write(options.json.as_deref(), || report::json(options, &outcome))?;
-    write(options.hgrm.as_deref(), || report::hgrm(&outcome))?;
-    write(options.timeseries.as_deref(), || report::timeseries(&outcome))?;
-    if outcome.faults.is_empty() {
+    let (results, is_clean) = match options.sweep {
+        Some(by) => {
+            let sweep = sweep::run(options, by)?;
+            print!("{}", report::sweep_text(&sweep));
+            let is_clean = sweep.steps.iter().all(|step| step.faults.is_empty());
+            (Results::Sweep(sweep), is_clean)
+        }
+        None => {
+            let outcome = load::run(options)?;
+            let run = Run::new(options, &outcome);
+            print!("{}", report::text(&run));
+            write(options.hgrm.as_deref(), || report::hgrm(&outcome.summary.total()))?;
+            write(options.timeseries.as_deref(), || report::timeseries(&run))?;
+            let is_clean = run.faults.is_empty();
+            (Results::Run(Box::new(run)), is_clean)
+        }
+    };
+    write(options.json.as_deref(), || results::to_json(&results))?;
+    if is_clean {
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!("ringkeeper-latency: replies were wrong or connections were lost: see faults");
     Ok(ExitCode::from(EXIT_FAULTS))
+}
+
+fn plot(options: &PlotOptions) -> Result<ExitCode, Box<dyn Error>> {
+    for file in plot::run(options)? {
+        println!("{}", file.display());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn probe(options: &ProbeOptions) -> Result<ExitCode, Box<dyn Error>> {

@@ -25,6 +25,8 @@ pub struct Options {
 pub enum Command {
     /// Measure the floor: one durable write, durable bandwidth, one loopback round trip.
     Probe(ProbeOptions),
+    /// Draw pictures of results that --json has written, two or more of them over each other.
+    Plot(PlotOptions),
 }
 
 /// What the load is.
@@ -73,6 +75,13 @@ pub struct LoadOptions {
     /// Threads to spread the connections over; one is enough for most servers.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub threads: u32,
+    /// From low load to saturation, for a latency-throughput curve: open loop at growing rates, or closed loop with
+    /// growing concurrency up to --connections x --outstanding. Each step has the --warmup and the --duration.
+    #[arg(long, value_enum, conflicts_with_all = ["rate", "count", "hgrm", "timeseries"])]
+    pub sweep: Option<SweepBy>,
+    /// With --sweep: these rates, or these numbers of unanswered requests, in place of those that the tool chooses.
+    #[arg(long, value_name = "N,..", value_delimiter = ',', requires = "sweep", value_parser = positive)]
+    pub steps: Vec<f64>,
     /// Leave the subtree in place.
     #[arg(long)]
     pub keep: bool,
@@ -85,7 +94,8 @@ pub struct LoadOptions {
     /// Write the distribution of all latencies in HdrHistogram's text form, in microseconds.
     #[arg(long, value_name = "FILE")]
     pub hgrm: Option<PathBuf>,
-    /// Write completions and latencies of every 100 ms as CSV, in microseconds.
+    /// Write completions and latencies over time as CSV, in microseconds: a line for every 20 ms, or more if it takes
+    /// longer than 30 s.
     #[arg(long, value_name = "FILE")]
     pub timeseries: Option<PathBuf>,
 }
@@ -104,6 +114,21 @@ pub struct ProbeOptions {
     pub json: Option<PathBuf>,
 }
 
+/// What to draw.
+#[derive(Args, Clone, Debug)]
+pub struct PlotOptions {
+    /// Files of results, each with a name for the legend before it, if the file's own name will not do.
+    #[arg(value_name = "[NAME=]FILE", required = true, num_args = 1..=8)]
+    pub results: Vec<String>,
+    /// Where the pictures go: OUT-percentiles.png, OUT-timeline.png, OUT-throughput.png, as far as the results
+    /// have something to show in them, and the same as .svg.
+    #[arg(long, value_name = "PREFIX", default_value = "latency")]
+    pub out: PathBuf,
+    /// The heading of the pictures [default: what was measured].
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
+}
+
 /// The operation of a load.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Op {
@@ -119,7 +144,44 @@ pub enum Op {
     Mixed,
 }
 
+/// What grows from step to step of a sweep.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SweepBy {
+    /// Operations a second.
+    Rate,
+    /// Unanswered requests.
+    Concurrency,
+}
+
+impl SweepBy {
+    /// The word for it in options and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            SweepBy::Rate => "rate",
+            SweepBy::Concurrency => "concurrency",
+        }
+    }
+}
+
+impl Op {
+    /// The word for it in options and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Op::Set => "set",
+            Op::Create => "create",
+            Op::Get => "get",
+            Op::Delete => "delete",
+            Op::Mixed => "mixed",
+        }
+    }
+}
+
 impl LoadOptions {
+    /// The share of gets, if it is for the options to say.
+    pub fn reads_percent(&self) -> Option<u32> {
+        (self.op == Op::Mixed).then_some(self.reads)
+    }
+
     /// Znodes to make before the measurement.
     pub fn keys(&self) -> u32 {
         match (self.op, self.keys) {

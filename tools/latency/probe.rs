@@ -12,10 +12,10 @@ use hdrhistogram::Histogram;
 use rustix::fs::OFlags;
 
 use crate::clock::{SECOND_NS, now_ns};
-use crate::json::Object;
 use crate::options::ProbeOptions;
 use crate::recorder::latency_histogram;
-use crate::report::{LATENCY_COLUMNS, latency_fields, latency_row};
+use crate::report::{LATENCY_COLUMNS, latency_row};
+use crate::results::{Latency, to_json};
 
 /// The file written to: zero-written and flushed before, as a log segment is.
 const FILE_BYTES: u64 = 64 << 20;
@@ -52,13 +52,14 @@ pub fn run(options: &ProbeOptions) -> Result<Floor, Box<dyn Error>> {
 /// The table.
 pub fn text(options: &ProbeOptions, floor: &Floor) -> String {
     let megabytes = floor.direct_per_second * BATCH_BYTES as f64 / 1e6;
+    let row = |histogram| latency_row(&Latency::new(histogram));
     let rows = [
         format!("floor in {}", options.dir.display()),
         String::new(),
         format!("  latency, us   {LATENCY_COLUMNS}"),
-        format!("    fdatasync   {}   4 KiB written, then fdatasync", latency_row(&floor.fdatasync)),
-        format!("    direct      {}   64 KiB, O_DIRECT|O_DSYNC", latency_row(&floor.direct)),
-        format!("    loopback    {}   {MESSAGE_BYTES} bytes there and back", latency_row(&floor.loopback)),
+        format!("    fdatasync   {}   4 KiB written, then fdatasync", row(&floor.fdatasync)),
+        format!("    direct      {}   64 KiB, O_DIRECT|O_DSYNC", row(&floor.direct)),
+        format!("    loopback    {}   {MESSAGE_BYTES} bytes there and back", row(&floor.loopback)),
         format!("  direct        {:.0} writes/s, {megabytes:.0} MB/s durable", floor.direct_per_second),
     ];
     rows.join("\n") + "\n"
@@ -66,16 +67,16 @@ pub fn text(options: &ProbeOptions, floor: &Floor) -> String {
 
 /// The same as JSON. Latencies are in microseconds.
 pub fn json(options: &ProbeOptions, floor: &Floor) -> String {
-    let mut object = Object::new();
-    object.string("dir", &options.dir.display().to_string());
-    object.object("latency_us", |latencies| {
-        latencies.object("fdatasync", |fields| latency_fields(fields, &floor.fdatasync));
-        latencies.object("direct", |fields| latency_fields(fields, &floor.direct));
-        latencies.object("loopback", |fields| latency_fields(fields, &floor.loopback));
-    });
-    object.number("direct_writes_per_second", floor.direct_per_second);
-    object.number("direct_bytes_per_second", floor.direct_per_second * BATCH_BYTES as f64);
-    object.finish()
+    to_json(&serde_json::json!({
+        "dir": options.dir.display().to_string(),
+        "latency_us": {
+            "fdatasync": Latency::new(&floor.fdatasync),
+            "direct": Latency::new(&floor.direct),
+            "loopback": Latency::new(&floor.loopback),
+        },
+        "direct_writes_per_second": floor.direct_per_second,
+        "direct_bytes_per_second": floor.direct_per_second * BATCH_BYTES as f64,
+    }))
 }
 
 /// The file, removed when dropped.

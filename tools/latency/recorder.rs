@@ -1,14 +1,13 @@
 //! What is kept of a measurement: latencies by kind, a timeline, and counters over the window.
 
+use std::sync::Arc;
+
 use hdrhistogram::Histogram;
 
 use crate::clock::{SECOND_NS, now_ns, process_cpu_ns, thread_cpu_ns};
+use crate::live::Live;
 use crate::request::Kind;
-
-/// Length of one entry of the timeline.
-pub const INTERVAL_NS: u64 = 100 * 1_000_000;
-/// Entries of a timeline at most (an hour); completions after that are left out of it.
-const INTERVALS_MAX: usize = 36_000;
+use crate::timeline::Timeline;
 
 /// Latencies of a run are told apart from this many nanoseconds on.
 const LATENCY_LOW_NS: u64 = 100;
@@ -37,7 +36,12 @@ pub struct Recorder {
     latencies: [Histogram<u64>; Kind::MEASURED],
     /// How late requests were handed to the socket, against their due time; empty in a closed loop.
     lag: Histogram<u64>,
-    timeline: Option<Vec<Histogram<u32>>>,
+    timeline: Timeline,
+    /// What the threads have in common.
+    live: Arc<Live>,
+    /// The longest latency since [`Recorder::batch`].
+    batch_max_ns: u64,
+    longest_gap: Gap,
     /// Completions inside the window, whenever they were due: what throughput is made of.
     completed: u64,
     last_completion_ns: u64,
@@ -45,6 +49,15 @@ pub struct Recorder {
     server_pid: Option<u32>,
     opened: Option<Mark>,
     closed: Option<Mark>,
+}
+
+/// A time without any completion.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub struct Gap {
+    /// Its length.
+    pub length_ns: u64,
+    /// When it began, counted from the window's start.
+    pub began_ns: u64,
 }
 
 /// Counters that only grow, at one end of the window.
@@ -71,8 +84,10 @@ pub struct Summary {
     pub latencies: [Histogram<u64>; Kind::MEASURED],
     /// See [`Recorder`].
     pub lag: Histogram<u64>,
-    /// One histogram per [`INTERVAL_NS`] from the window's start on; empty when none was asked for.
-    pub timeline: Vec<Histogram<u32>>,
+    /// From the window's start on.
+    pub timeline: Timeline,
+    /// The longest time in the window without any completion.
+    pub longest_gap: Gap,
     /// Completions inside the window.
     pub completed: u64,
     /// Length of the window, or of the work if that set its end.
@@ -87,12 +102,15 @@ pub struct Summary {
 
 impl Recorder {
     /// An empty record of a window.
-    pub fn new(window: Window, with_timeline: bool, server_pid: Option<u32>) -> Recorder {
+    pub fn new(window: Window, live: Arc<Live>, server_pid: Option<u32>) -> Recorder {
         Recorder {
             window,
             latencies: std::array::from_fn(|_| latency_histogram()),
             lag: latency_histogram(),
-            timeline: with_timeline.then(Vec::new),
+            timeline: Timeline::new(),
+            live,
+            batch_max_ns: 0,
+            longest_gap: Gap::default(),
             completed: 0,
             last_completion_ns: 0,
             server_pid,
@@ -102,8 +120,8 @@ impl Recorder {
     }
 
     /// A record of nothing: for phases that prepare and clean up.
-    pub fn idle() -> Recorder {
-        Recorder::new(Window { from_ns: u64::MAX, until_ns: u64::MAX, by_due_time: false }, false, None)
+    pub fn idle(live: Arc<Live>) -> Recorder {
+        Recorder::new(Window { from_ns: u64::MAX, until_ns: u64::MAX, by_due_time: false }, live, None)
     }
 
     /// Takes note of an answer at `at_ns` to an operation that was due (closed loop: sent) at `due_ns`.
@@ -124,17 +142,24 @@ impl Recorder {
         if let Some(histogram) = self.latencies.get_mut(kind as usize) {
             histogram.saturating_record(latency_ns);
         }
-        if let Some(timeline) = &mut self.timeline {
-            let interval = ((at_ns - from_ns) / INTERVAL_NS) as usize;
-            if interval < INTERVALS_MAX {
-                while timeline.len() <= interval {
-                    // Two digits: a tenth of the memory, and good enough for a plot.
-                    let histogram = Histogram::new_with_bounds(1_000, LATENCY_HIGH_NS, 2);
-                    timeline.push(histogram.expect("the bounds are valid"));
-                }
-                timeline[interval].saturating_record(latency_ns);
-            }
+        self.batch_max_ns = self.batch_max_ns.max(latency_ns);
+        self.timeline.record(at_ns - from_ns, latency_ns);
+    }
+
+    /// To be called after one or more [`Recorder::complete`] with the same `at_ns`, and with how many those were.
+    pub fn batch(&mut self, completions: usize, at_ns: u64) {
+        self.live.completed(completions as u64, std::mem::take(&mut self.batch_max_ns));
+        if at_ns >= self.window.from_ns {
+            self.note_gap(at_ns);
         }
+    }
+
+    /// The time without a completion that ends at `at_ns`, or with the window.
+    fn note_gap(&mut self, at_ns: u64) {
+        let Window { from_ns, until_ns, .. } = self.window;
+        let began_ns = self.live.completion_before(at_ns).max(from_ns);
+        let length_ns = at_ns.min(until_ns).saturating_sub(began_ns);
+        self.longest_gap = self.longest_gap.max(Gap { length_ns, began_ns: began_ns - from_ns });
     }
 
     /// Takes note of a request handed to its socket at `at_ns` that was due at `due_ns`.
@@ -159,6 +184,10 @@ impl Recorder {
         if self.closed.is_none() {
             self.closed = Some(self.mark(wire));
         }
+        // Without an end the window ends with the last completion.
+        if self.window.until_ns != u64::MAX {
+            self.note_gap(self.window.until_ns);
+        }
     }
 
     /// Adds up the records of the threads of one phase.
@@ -166,7 +195,8 @@ impl Recorder {
         let mut summary = Summary {
             latencies: std::array::from_fn(|_| latency_histogram()),
             lag: latency_histogram(),
-            timeline: Vec::new(),
+            timeline: Timeline::new(),
+            longest_gap: Gap::default(),
             completed: 0,
             window_ns: 0,
             cpu_ns: 0,
@@ -207,12 +237,8 @@ impl Summary {
             let server = closed.server_cpu_ns.zip(opened.server_cpu_ns).map(|(closed, opened)| closed - opened);
             self.server_cpu_ns = self.server_cpu_ns.or(server);
         }
-        for (interval, histogram) in recorder.timeline.unwrap_or_default().into_iter().enumerate() {
-            match self.timeline.get_mut(interval) {
-                Some(sum) => *sum += histogram,
-                None => self.timeline.push(histogram),
-            }
-        }
+        self.timeline.add(recorder.timeline);
+        self.longest_gap = self.longest_gap.max(recorder.longest_gap);
     }
 
     /// Latencies of all kinds together.
@@ -233,7 +259,7 @@ mod tests {
     fn a_closed_loop_counts_by_completion_and_an_open_one_by_due_time() {
         for (by_due_time, recorded) in [(false, 2), (true, 2)] {
             let window = Window { from_ns: 1_000_000, until_ns: 2_000_000, by_due_time };
-            let mut recorder = Recorder::new(window, false, None);
+            let mut recorder = Recorder::new(window, Arc::default(), None);
             recorder.complete(Kind::Set, 500_000, 900_000); // before the window
             recorder.complete(Kind::Set, 900_000, 1_100_000); // due before, completed inside
             recorder.complete(Kind::Set, 1_200_000, 1_300_000); // inside
@@ -248,14 +274,22 @@ mod tests {
     }
 
     #[test]
-    fn the_timeline_has_one_entry_for_every_interval_also_an_empty_one() {
-        let window = Window { from_ns: 0, until_ns: u64::MAX, by_due_time: false };
-        let mut recorder = Recorder::new(window, true, None);
-        recorder.complete(Kind::Get, 0, 10);
-        recorder.complete(Kind::Get, 0, 2 * INTERVAL_NS);
-        recorder.finish(Wire::default());
-        let summary = Recorder::summarize(vec![recorder]);
-        assert_eq!(summary.timeline.iter().map(Histogram::len).collect::<Vec<_>>(), [1, 0, 1]);
-        assert_eq!(summary.window_ns, 2 * INTERVAL_NS);
+    fn a_gap_is_over_all_threads_and_reaches_to_the_ends_of_the_window() {
+        let window = Window { from_ns: 1_000, until_ns: 2_000, by_due_time: false };
+        let longest = |completions: &[(usize, u64)]| {
+            let live = Arc::<Live>::default();
+            let mut threads = [(); 2].map(|()| Recorder::new(window, Arc::clone(&live), None));
+            for &(thread, at_ns) in completions {
+                threads[thread].complete(Kind::Set, at_ns, at_ns);
+                threads[thread].batch(1, at_ns);
+            }
+            threads.iter_mut().for_each(|recorder| recorder.finish(Wire::default()));
+            let gap = Recorder::summarize(threads.into()).longest_gap;
+            (gap.began_ns, gap.length_ns)
+        };
+        assert_eq!(longest(&[(0, 1_100), (1, 1_500), (0, 1_800)]), (100, 400), "not 700, for one thread alone");
+        assert_eq!(longest(&[(0, 1_600), (1, 1_900)]), (0, 600), "from the beginning");
+        assert_eq!(longest(&[(0, 500), (1, 1_100), (0, 2_700)]), (100, 900), "to the end and no further");
+        assert_eq!(longest(&[]), (0, 1_000), "all of it");
     }
 }

@@ -1,178 +1,140 @@
-//! Results as a table, as JSON, as a latency distribution and as a timeline.
+//! Results as a table, as a latency distribution and as a timeline.
 
 use std::fmt::Write;
 
 use hdrhistogram::Histogram;
 
-use crate::json::Object;
-use crate::load::Outcome;
-use crate::options::{LoadOptions, Op};
-use crate::recorder::INTERVAL_NS;
-use crate::request::Kind;
+use crate::results::{FaultCounts, Latency, Run, Sweep, us};
 
 /// The head of the columns that [`latency_row`] fills.
 pub const LATENCY_COLUMNS: &str = "       p50       p90       p99     p99.9    p99.99       max      mean";
 
-/// The percentiles of a table: name in JSON, quantile.
-const PERCENTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
-
-/// One histogram in nanoseconds as a row of microseconds.
-pub fn latency_row(histogram: &Histogram<u64>) -> String {
+/// One row of microseconds.
+pub fn latency_row(latency: &Latency) -> String {
     let mut row = String::new();
-    for (_, quantile) in PERCENTILES {
-        write!(row, "{:>10.1}", us(histogram.value_at_quantile(quantile))).expect("a string takes any text");
+    let Latency { p50, p90, p99, p99_9, p99_99, max, mean, .. } = latency;
+    for value in [p50, p90, p99, p99_9, p99_99, max, mean] {
+        write!(row, "{value:>10.1}").expect("a string takes any text");
     }
-    format!("{row}{:>10.1}{:>10.1}", us(histogram.max()), histogram.mean() / 1e3)
+    row
 }
 
-/// The same as fields of an object.
-pub fn latency_fields(object: &mut Object, histogram: &Histogram<u64>) {
-    object.integer("count", histogram.len());
-    for (name, quantile) in PERCENTILES {
-        object.number(name, us(histogram.value_at_quantile(quantile)));
-    }
-    object.number("max", us(histogram.max()));
-    object.number("mean", histogram.mean() / 1e3);
-}
-
-/// The table.
-pub fn text(options: &LoadOptions, outcome: &Outcome) -> String {
-    let summary = &outcome.summary;
-    let figures = Figures::new(outcome);
-    let mut lines = vec![describe(options), String::new()];
+/// The table of a run.
+pub fn text(run: &Run) -> String {
+    let mut lines = vec![format!("{}, {}", describe(run), run.servers.join(",")), String::new()];
     lines.push(format!(
         "  throughput    {} /s   ({} operations in {:.3} s)",
-        thousands(figures.per_second),
-        thousands(summary.completed as f64),
-        figures.seconds
+        thousands(run.operations_per_second),
+        thousands(run.operations as f64),
+        run.seconds
     ));
     lines.push(format!("  latency, us   {LATENCY_COLUMNS}"));
-    for (name, histogram) in rows(outcome) {
-        lines.push(format!("    {name:<12}{}", latency_row(histogram)));
+    for (name, latency) in &run.latency_us {
+        lines.push(format!("    {name:<12}{}", latency_row(latency)));
     }
-    if let Some(backlog) = &outcome.backlog {
-        lines.push(format!("    {:<12}{}", "send lag", latency_row(&summary.lag)));
-        let mut line = format!("  open loop     at most {} unanswered", thousands(backlog.peak as f64));
-        if backlog.held_back > 0 {
+    lines.push(format!("  longest gap   {:.1} ms without a completion", run.longest_gap_us / 1e3));
+    if let Some(open_loop) = &run.open_loop {
+        lines.push(format!("    {:<12}{}", "send lag", latency_row(&open_loop.send_lag_us)));
+        let mut line = format!("  open loop     at most {} unanswered", thousands(open_loop.backlog_peak as f64));
+        if open_loop.held_back > 0 {
             line += &format!(
                 "; {} went out late at the limit of {}",
-                thousands(backlog.held_back as f64),
-                thousands(backlog.limit as f64)
+                thousands(open_loop.held_back as f64),
+                thousands(open_loop.backlog_limit as f64)
             );
         }
-        if backlog.never_sent > 0 {
-            line += &format!("; {} were due and never sent, so the latencies are too good", backlog.never_sent);
+        if open_loop.never_sent > 0 {
+            line += &format!("; {} were due and never sent, so the latencies are too good", open_loop.never_sent);
         }
         lines.push(line);
     }
     lines.push(format!(
         "  wire          {:.1} MB/s sent, {:.1} MB/s received",
-        figures.sent_bytes_per_second / 1e6,
-        figures.received_bytes_per_second / 1e6
+        run.sent_bytes_per_second / 1e6,
+        run.received_bytes_per_second / 1e6
     ));
     lines.push(format!(
         "  this program  {:.2} us CPU an operation, {:.0}% of a core",
-        figures.cpu_us_per_op,
-        figures.cpu_cores * 100.0
+        run.generator_cpu_us_per_op,
+        run.generator_cpu_cores * 100.0
     ));
-    if let (Some(cpu_us_per_op), Some(cores)) = (figures.server_cpu_us_per_op, figures.server_cpu_cores) {
+    if let (Some(cpu_us_per_op), Some(cores)) = (run.server_cpu_us_per_op, run.server_cpu_cores) {
         lines.push(format!("  server        {cpu_us_per_op:.2} us CPU an operation, {:.0}% of a core", cores * 100.0));
     }
     lines.push(format!(
         "  around it     {:.1} s to make the keys, {:.1} s to clean up",
-        outcome.prepare_ns as f64 / 1e9,
-        outcome.clean_up_ns as f64 / 1e9
+        run.prepare_seconds, run.clean_up_seconds
     ));
-    if let Some(kept) = &outcome.kept {
+    if let Some(kept) = &run.kept {
         lines.push(format!("  kept          {kept}"));
     }
-    let faults = &outcome.faults;
-    if faults.is_empty() {
-        lines.push("  faults        none".to_owned());
-    } else {
-        lines.push(format!(
-            "  faults        {} error replies, {} wrong replies, {} connections lost, {} requests unanswered",
-            faults.refused_total(),
-            faults.wrong,
-            faults.lost,
-            faults.unanswered
-        ));
-        for ((kind, err), count) in &faults.refused {
-            lines.push(format!("                {count} times error {err} to {kind}"));
+    lines.extend(fault_lines(&run.faults));
+    lines.join("\n") + "\n"
+}
+
+/// The table of a sweep, a step a line.
+pub fn sweep_text(sweep: &Sweep) -> String {
+    let mut lines = Vec::new();
+    if let Some(first) = sweep.steps.first() {
+        lines.push(format!("{}, {} from low to high, {}", what(first), sweep.sweep, first.servers.join(",")));
+        lines.push(String::new());
+    }
+    lines.push(format!("  {:<20}{:>12}{LATENCY_COLUMNS}", "latency, us", "/s"));
+    for step in &sweep.steps {
+        for (name, latency) in &step.latency_us {
+            let pace = if step.latency_us.len() > 1 { format!("{} {name}", pace(step)) } else { pace(step) };
+            lines.push(format!("  {pace:<20}{:>12}{}", thousands(step.operations_per_second), latency_row(latency)));
         }
-        lines.extend(faults.messages.iter().map(|message| format!("                {message}")));
+        if !step.faults.is_empty() {
+            lines.extend(fault_lines(&step.faults));
+        }
     }
     lines.join("\n") + "\n"
 }
 
-/// The same as JSON. Latencies are in microseconds.
-pub fn json(options: &LoadOptions, outcome: &Outcome) -> String {
-    let summary = &outcome.summary;
-    let figures = Figures::new(outcome);
-    let mut object = Object::new();
-    object.string("op", op_name(options.op));
-    if options.op == Op::Mixed {
-        object.integer("reads_percent", options.reads.into());
+fn fault_lines(faults: &FaultCounts) -> Vec<String> {
+    if faults.is_empty() {
+        return vec!["  faults        none".to_owned()];
     }
-    object.integer("size_bytes", options.size.into());
-    object.strings("servers", &options.servers);
-    object.integer("connections", options.connections.into());
-    match options.rate {
-        Some(rate) => object.number("rate", rate),
-        None => object.integer("outstanding", options.outstanding.into()),
-    }
-    object.integer("threads", options.threads.into());
-    object.integer("keys", options.keys().into());
-    object.number("warmup_seconds", options.warmup_ns() as f64 / 1e9);
-    object.number("seconds", figures.seconds);
-    object.integer("operations", summary.completed);
-    object.number("operations_per_second", figures.per_second);
-    object.object("latency_us", |latencies| {
-        for (name, histogram) in rows(outcome) {
-            latencies.object(name, |fields| latency_fields(fields, histogram));
-        }
-    });
-    if let Some(backlog) = &outcome.backlog {
-        object.object("open_loop", |fields| {
-            fields.object("send_lag_us", |lag| latency_fields(lag, &summary.lag));
-            fields.integer("backlog_peak", backlog.peak as u64);
-            fields.integer("backlog_limit", backlog.limit as u64);
-            fields.integer("held_back", backlog.held_back);
-            fields.integer("never_sent", backlog.never_sent);
-        });
-    }
-    object.number("sent_bytes_per_second", figures.sent_bytes_per_second);
-    object.number("received_bytes_per_second", figures.received_bytes_per_second);
-    object.number("generator_cpu_us_per_op", figures.cpu_us_per_op);
-    object.number("generator_cpu_cores", figures.cpu_cores);
-    if let (Some(cpu_us_per_op), Some(cores)) = (figures.server_cpu_us_per_op, figures.server_cpu_cores) {
-        object.number("server_cpu_us_per_op", cpu_us_per_op);
-        object.number("server_cpu_cores", cores);
-    }
-    object.number("prepare_seconds", outcome.prepare_ns as f64 / 1e9);
-    object.number("clean_up_seconds", outcome.clean_up_ns as f64 / 1e9);
-    if let Some(kept) = &outcome.kept {
-        object.string("kept", kept);
-    }
-    let faults = &outcome.faults;
-    object.object("faults", |fields| {
-        fields.integer("error_replies", faults.refused_total());
-        fields.object("error_codes", |codes| {
-            for ((kind, err), count) in &faults.refused {
-                codes.integer(&format!("{kind} {err}"), *count);
-            }
-        });
-        fields.integer("wrong_replies", faults.wrong);
-        fields.integer("connections_lost", faults.lost);
-        fields.integer("unanswered", faults.unanswered);
-        fields.strings("messages", &faults.messages);
-    });
-    object.finish()
+    let mut lines = vec![format!(
+        "  faults        {} error replies, {} wrong replies, {} connections lost, {} requests unanswered",
+        faults.error_replies, faults.wrong_replies, faults.connections_lost, faults.unanswered
+    )];
+    let codes = faults.error_codes.iter().filter_map(|(what, count)| Some((what.split_once(' ')?, count)));
+    lines.extend(codes.map(|((kind, err), count)| format!("                {count} times error {err} to {kind}")));
+    lines.extend(faults.messages.iter().map(|message| format!("                {message}")));
+    lines
 }
 
-/// All latencies in the text form of HdrHistogram's tools, in microseconds.
-pub fn hgrm(outcome: &Outcome) -> String {
-    let total = outcome.summary.total();
+/// What a run did, and at which pace.
+pub fn describe(run: &Run) -> String {
+    let pace = match (run.rate, run.outstanding) {
+        (Some(rate), _) => format!("{} connections at {} /s (open loop)", run.connections, thousands(rate)),
+        (None, outstanding) => {
+            format!("{} connections x {} outstanding (closed loop)", run.connections, outstanding.unwrap_or(1))
+        }
+    };
+    format!("{}, {pace}", what(run))
+}
+
+/// What a run did.
+pub fn what(run: &Run) -> String {
+    let op = match run.reads_percent {
+        Some(percent) => format!("{}, {percent}% reads", run.op),
+        None => run.op.clone(),
+    };
+    format!("{op}, {} bytes", run.size_bytes)
+}
+
+fn pace(run: &Run) -> String {
+    match (run.rate, run.outstanding) {
+        (Some(rate), _) => format!("{} /s", thousands(rate)),
+        (None, outstanding) => format!("{} x {}", run.connections, outstanding.unwrap_or(1)),
+    }
+}
+
+/// Latencies in nanoseconds in the text form of HdrHistogram's tools, in microseconds.
+pub fn hgrm(total: &Histogram<u64>) -> String {
     let mut text = String::from("       Value     Percentile TotalCount 1/(1-Percentile)\n\n");
     let mut count = 0;
     for step in total.iter_quantiles(5) {
@@ -192,83 +154,19 @@ pub fn hgrm(outcome: &Outcome) -> String {
 }
 
 /// Completions and their latencies in microseconds, one line an interval.
-pub fn timeseries(outcome: &Outcome) -> String {
+pub fn timeseries(run: &Run) -> String {
     let mut text = String::from("seconds,completions,p50_us,p99_us,max_us\n");
-    for (interval, histogram) in (0u64..).zip(&outcome.summary.timeline) {
-        let seconds = (interval * INTERVAL_NS) as f64 / 1e9;
-        let [p50, p99] = [0.5, 0.99].map(|quantile| us(histogram.value_at_quantile(quantile)));
-        let line = format!("{seconds:.1},{},{p50:.1},{p99:.1},{:.1}\n", histogram.len(), us(histogram.max()));
-        text += &line;
+    let rows = &run.timeline;
+    let latencies = rows.p50_us.iter().zip(&rows.p99_us).zip(&rows.max_us);
+    for (interval, (completions, ((p50, p99), max))) in rows.completions.iter().zip(latencies).enumerate() {
+        let seconds = interval as f64 * rows.interval_seconds;
+        writeln!(text, "{seconds:.2},{completions},{p50:.1},{p99:.1},{max:.1}").expect("a string takes any text");
     }
     text
 }
 
-/// What follows from the counters.
-struct Figures {
-    seconds: f64,
-    per_second: f64,
-    sent_bytes_per_second: f64,
-    received_bytes_per_second: f64,
-    cpu_us_per_op: f64,
-    cpu_cores: f64,
-    server_cpu_us_per_op: Option<f64>,
-    server_cpu_cores: Option<f64>,
-}
-
-impl Figures {
-    fn new(outcome: &Outcome) -> Figures {
-        let summary = &outcome.summary;
-        let window_ns = summary.window_ns.max(1) as f64;
-        let seconds = window_ns / 1e9;
-        let operations = summary.completed.max(1) as f64;
-        let server_cpu_ns = summary.server_cpu_ns.map(|ns| ns as f64);
-        Figures {
-            seconds,
-            per_second: summary.completed as f64 / seconds,
-            sent_bytes_per_second: summary.wire.sent_bytes as f64 / seconds,
-            received_bytes_per_second: summary.wire.received_bytes as f64 / seconds,
-            cpu_us_per_op: summary.cpu_ns as f64 / 1e3 / operations,
-            cpu_cores: summary.cpu_ns as f64 / window_ns,
-            server_cpu_us_per_op: server_cpu_ns.map(|ns| ns / 1e3 / operations),
-            server_cpu_cores: server_cpu_ns.map(|ns| ns / window_ns),
-        }
-    }
-}
-
-/// Name and latencies of each kind that occurred.
-fn rows(outcome: &Outcome) -> impl Iterator<Item = (&'static str, &Histogram<u64>)> {
-    let kinds = Kind::ALL.iter().map(|kind| kind.name());
-    kinds.zip(&outcome.summary.latencies).filter(|(_, histogram)| !histogram.is_empty())
-}
-
-fn describe(options: &LoadOptions) -> String {
-    let op = match options.op {
-        Op::Mixed => format!("mixed, {}% reads", options.reads),
-        op => op_name(op).to_owned(),
-    };
-    let pace = match options.rate {
-        Some(rate) => format!("{} connections at {} /s (open loop)", options.connections, thousands(rate)),
-        None => format!("{} connections x {} outstanding (closed loop)", options.connections, options.outstanding),
-    };
-    format!("{op}, {} bytes, {pace}, {}", options.size, options.servers.join(","))
-}
-
-fn op_name(op: Op) -> &'static str {
-    match op {
-        Op::Set => "set",
-        Op::Create => "create",
-        Op::Get => "get",
-        Op::Delete => "delete",
-        Op::Mixed => "mixed",
-    }
-}
-
-fn us(ns: u64) -> f64 {
-    ns as f64 / 1e3
-}
-
 /// A whole number with separators.
-fn thousands(number: f64) -> String {
+pub fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use clap::Parser;
 use ringkeeper::proto::client::{ConnectResponse, Stat, XID_PING};
@@ -12,6 +13,8 @@ use ringkeeper::types::SessionId;
 use crate::load;
 use crate::options::Options;
 use crate::request::{Key, Payloads};
+use crate::results::Sweep;
+use crate::sweep;
 
 /// What the sink does to replies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,9 +24,13 @@ enum Mood {
     FlipsData,
     /// Every write is answered with NONODE.
     Refuses,
+    /// Nothing is read for [`STALL`] at the 500th request of a connection.
+    Stalls,
     /// Connections end at their 1000th request.
     HangsUp,
 }
+
+const STALL: Duration = Duration::from_millis(400);
 
 /// Starts a sink; it lives as long as the test process.
 fn start(mood: Mood, payload_bytes: usize) -> SocketAddr {
@@ -58,6 +65,9 @@ fn serve(mut stream: TcpStream, mood: Mood, payloads: &Payloads) -> io::Result<(
                     let read_only = Some(false);
                     ConnectResponse { timeout_ms: 30_000, session, password: [7; 16], read_only }.encode(out);
                 });
+            } else if mood == Mood::Stalls && requests == 500 {
+                thread::sleep(STALL);
+                answer(&mut out, |out| reply(out, request, requests, mood, payloads));
             } else if mood == Mood::HangsUp && requests == 1000 {
                 return Ok(());
             } else {
@@ -146,6 +156,55 @@ fn an_open_loop_sends_as_many_as_are_due() {
     assert!(recorded.abs_diff(10_000) <= 1, "{recorded} in half a second at 20,000 a second");
     let backlog = outcome.backlog.expect("an open loop has one");
     assert_eq!((backlog.held_back, backlog.never_sent), (0, 0));
+}
+
+/// Coordinated omission: while the server stands still, an open loop goes on to make requests, and each of them has the
+/// latency that its user would have seen. A closed loop waits with the server and sees one slow request.
+#[test]
+fn a_stall_is_in_the_latency_of_everything_that_was_due_in_it() {
+    let slower_than = |outcome: &load::Outcome, share: f64| {
+        let ns = (STALL.as_nanos() as f64 * share) as u64;
+        let total = outcome.summary.total();
+        total.len() - total.count_between(0, ns)
+    };
+    let open = run(Mood::Stalls, "--op set --rate 1000 --connections 1 --keys 10 --warmup 0 --duration 2");
+    assert!(open.faults.is_empty(), "{:?}", open.faults);
+    let backlog = open.backlog.expect("an open loop has one");
+    assert_eq!((open.summary.total().len(), backlog.never_sent), (2000, 0), "none is left out");
+    // Of the 400 that were due in the stall, three quarters were due in its first three quarters.
+    assert!(slower_than(&open, 0.25) >= 298, "{} were slow", slower_than(&open, 0.25));
+    assert!(slower_than(&open, 0.75) >= 98, "{} were very slow", slower_than(&open, 0.75));
+    assert!(open.summary.longest_gap.length_ns >= STALL.as_nanos() as u64, "{:?}", open.summary.longest_gap);
+
+    let closed = run(Mood::Stalls, "--op set --connections 1 --outstanding 1 --keys 10 --warmup 0 --count 1000");
+    assert!((1..100).contains(&slower_than(&closed, 0.9)), "{} were slow", slower_than(&closed, 0.9));
+    assert!(closed.summary.longest_gap.length_ns >= STALL.as_nanos() as u64, "{:?}", closed.summary.longest_gap);
+}
+
+#[test]
+fn a_sweep_goes_up_to_what_the_server_can_do() {
+    let sweep = |arguments: &str| {
+        let servers = start(Mood::Fair, 1024).to_string();
+        let program = ["ringkeeper-latency", "--servers", &servers, "--duration", "0.1", "--warmup", "0.02"];
+        let options = Options::parse_from(program.into_iter().chain(arguments.split_whitespace())).load;
+        sweep::run(&options, options.sweep.expect("--sweep is among the arguments")).expect("the sweep is measured")
+    };
+    let paces = |sweep: &Sweep| -> Vec<_> {
+        sweep.steps.iter().map(|run| (run.connections, run.outstanding, run.rate)).collect()
+    };
+    let given = sweep("--sweep rate --steps 100,300 --op create --connections 2");
+    assert_eq!(paces(&given), [(2, None, Some(100.0)), (2, None, Some(300.0))]);
+    assert_eq!(given.steps.iter().map(|run| run.operations).sum::<u64>(), 40);
+    assert!(given.steps.iter().all(|run| run.faults.is_empty()), "a second step creates other znodes: {given:?}");
+
+    let given = sweep("--sweep concurrency --steps 1,2,8 --connections 4");
+    assert_eq!(paces(&given), [(1, Some(1), None), (2, Some(1), None), (4, Some(2), None)]);
+
+    // 1.1 times what a closed loop reaches is beyond the server, or not: either way the rates only grow.
+    let found = sweep("--sweep rate --connections 4");
+    let rates: Vec<f64> = found.steps.iter().filter_map(|run| run.rate).collect();
+    assert_eq!(rates.len(), found.steps.len(), "the closed loop that finds the top is no step");
+    assert!(!rates.is_empty() && rates.is_sorted(), "{rates:?}");
 }
 
 #[test]

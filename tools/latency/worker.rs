@@ -211,6 +211,9 @@ impl Worker {
             );
             let answered = before - connection.outstanding();
             self.outstanding -= answered;
+            if answered > 0 {
+                recorder.batch(answered, now);
+            }
             if let Err(ended) = result {
                 return self.end(i, ended);
             }
