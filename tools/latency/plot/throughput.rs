@@ -8,13 +8,18 @@ use super::canvas::{Drawn, Entry, LatencyAxis, Look, Picture, colour};
 use crate::report::thousands;
 use crate::results::{Latency, Sweep};
 
-/// What a line shows of a latency.
-type Value = fn(&Latency) -> f64;
-/// The percentiles that are drawn: name, and length of dash and of space (none: a full line).
-const LINES: [(&str, Value, Option<(u32, u32)>); 3] = [
-    ("p50 full line", |latency| latency.p50, None),
-    ("p99 dashed", |latency| latency.p99, Some((9, 5))),
-    ("p99.9 dotted", |latency| latency.p99_9, Some((2, 4))),
+/// A line of each curve.
+struct LineKind {
+    name: &'static str,
+    value: fn(&Latency) -> f64,
+    /// Length of dash and of space; a full line without.
+    dash: Option<(u32, u32)>,
+}
+
+const LINES: [LineKind; 3] = [
+    LineKind { name: "p50 full line", value: |latency| latency.p50, dash: None },
+    LineKind { name: "p99 dashed", value: |latency| latency.p99, dash: Some((9, 5)) },
+    LineKind { name: "p99.9 dotted", value: |latency| latency.p99_9, dash: Some((2, 4)) },
 ];
 
 /// One point of a curve.
@@ -55,7 +60,7 @@ impl Curves {
         };
         let mut legend: Vec<_> =
             self.curves.iter().enumerate().map(|(i, curve)| Entry { colour: Some(i), text: text(curve) }).collect();
-        legend.push(Entry { colour: None, text: LINES.map(|(name, ..)| name).join(",  ") });
+        legend.push(Entry { colour: None, text: LINES.map(|line| line.name).join(",  ") });
         legend
     }
 }
@@ -64,7 +69,7 @@ impl Picture for Curves {
     fn draw<DB: DrawingBackend>(&self, area: &DrawingArea<DB, Shift>, look: Look) -> Drawn<DB> {
         let steps = || self.curves.iter().flat_map(|curve| &curve.results);
         let end = steps().map(|step| step.per_second).fold(1.0, f64::max) * 1.04;
-        let y_axis = LatencyAxis::around(steps().flat_map(|step| LINES.map(|(_, value, _)| value(&step.latency))));
+        let y_axis = LatencyAxis::around(steps().flat_map(|step| LINES.map(|line| (line.value)(&step.latency))));
         let mut chart = ChartBuilder::on(area)
             .x_label_area_size(look.px(50))
             .y_label_area_size(look.px(78))
@@ -82,7 +87,7 @@ impl Picture for Curves {
             .x_label_formatter(&|&per_second| thousands(per_second))
             .draw()?;
         for (i, curve) in self.curves.iter().enumerate() {
-            for (_, value, dash) in LINES {
+            for LineKind { value, dash, .. } in LINES {
                 let points = curve.results.iter().map(|step| (step.per_second, value(&step.latency)));
                 match dash {
                     None => chart.draw_series(LineSeries::new(points.clone(), look.line(i, 1.0, 5)))?,
