@@ -7,6 +7,7 @@
 mod durability;
 mod ensemble;
 mod front;
+mod latency;
 mod points;
 mod sessions;
 mod shell;

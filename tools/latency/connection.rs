@@ -2,15 +2,20 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
 use mio::net::TcpStream;
 
+use ringkeeper::proto::ErrorCode;
 use ringkeeper::proto::client::{RequestHeader, XID_NOTIFICATION, XID_PING};
 use ringkeeper::proto::op::OpCode;
+use ringkeeper::types::Zxid;
 
-use crate::dial::Session;
+use crate::dial::{Server, Session};
 use crate::faults::Faults;
-use crate::request::{Kind, Payloads, Template};
+use crate::link::{Dialled, Link};
+use crate::options::Spread;
+use crate::request::{Asked, Below, Kind, Payloads, Template, Versions};
 
 /// A reply's header.
 const REPLY_HEADER_BYTES: usize = 16;
@@ -26,6 +31,10 @@ pub struct Lane {
     pub first: u32,
     /// Sequence numbers go from 0 to below this and then round again; `None` if they only ever grow.
     pub around: Option<u32>,
+    /// Which of the sequence numbers below `around` are used how often.
+    pub spread: Spread,
+    /// Whether nobody else writes these children.
+    pub is_exclusive: bool,
     /// Operations to do; `u64::MAX` for "until the phase ends".
     pub operations: u64,
 }
@@ -42,7 +51,36 @@ pub enum Mix {
 impl Lane {
     /// Nothing to do.
     pub fn idle() -> Lane {
-        Lane { parent: 0, mix: Mix::Only(Kind::Sync), first: 0, around: None, operations: 0 }
+        Lane::growing(0, Kind::Sync, 0, 0)
+    }
+
+    /// So many operations of one kind on one child after the other.
+    pub fn growing(parent: u32, kind: Kind, first: u32, operations: u64) -> Lane {
+        let (mix, spread) = (Mix::Only(kind), Spread::Turns);
+        Lane { parent, mix, first, around: None, spread, is_exclusive: false, operations }
+    }
+}
+
+/// A random number generator (xorshift) that costs next to nothing.
+struct Random(u32);
+
+impl Random {
+    fn next(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 17;
+        self.0 ^= self.0 << 5;
+        self.0
+    }
+
+    /// A number from 0 to below `limit`.
+    fn pick(&mut self, spread: Spread, limit: u32) -> u32 {
+        let share = f64::from(self.next()) / (f64::from(u32::MAX) + 1.0);
+        let picked = match spread {
+            // The density of limit^x falls as 1/x does.
+            Spread::Skewed => f64::from(limit).powf(share) - 1.0,
+            Spread::Even | Spread::Turns => f64::from(limit) * share,
+        };
+        (picked as u32).min(limit - 1)
     }
 }
 
@@ -52,6 +90,8 @@ struct Pending {
     due_ns: u64,
     sequence: u32,
     kind: Kind,
+    /// Whether it was sent on a connection that was lost, so that it may have been carried out already.
+    is_repeated: bool,
 }
 
 /// Why a connection ended.
@@ -83,17 +123,18 @@ impl std::fmt::Display for Ended {
 
 /// A connection with a session.
 pub struct Connection {
-    /// The socket, registered with the worker's poll.
+    /// The socket, registered with the worker's poll while there is a use for it.
     pub stream: TcpStream,
-    /// For messages.
-    pub server: String,
-    /// The negotiated session timeout.
-    pub timeout_ms: u64,
+    /// Where it leads.
+    pub link: Link,
+    /// In the order of [`REQUESTS`].
     templates: Vec<Template>,
     lane: Lane,
     next_sequence: u32,
-    /// For the mix only; any number but 0.
-    random: u32,
+    /// For the mix and the spread only; never 0.
+    random: Random,
+    /// What is known of the children that only this connection writes.
+    versions: Versions,
     next_xid: i32,
     /// The xid that the next reply must carry.
     awaited_xid: i32,
@@ -110,22 +151,20 @@ pub struct Connection {
     sent_ns: u64,
     /// When bytes were last received, or the first request after a quiet time was made.
     heard_ns: u64,
-    /// Set once the connection is of no more use.
-    pub is_over: bool,
 }
 
 impl Connection {
     /// A connection of its own for a session.
-    pub fn new(session: Session, now_ns: u64) -> io::Result<Connection> {
+    pub fn new(servers: &Arc<[Server]>, session: Session, now_ns: u64) -> io::Result<Connection> {
         session.stream.set_nonblocking(true)?;
         Ok(Connection {
+            link: Link::new(Arc::clone(servers), &session),
             stream: TcpStream::from_std(session.stream),
-            server: session.server,
-            timeout_ms: session.timeout_ms,
             templates: Vec::new(),
             lane: Lane::idle(),
             next_sequence: 0,
-            random: 1,
+            random: Random(1),
+            versions: Versions::default(),
             next_xid: 1,
             awaited_xid: 1,
             pending: VecDeque::new(),
@@ -136,16 +175,20 @@ impl Connection {
             zxid: 0,
             sent_ns: now_ns,
             heard_ns: now_ns,
-            is_over: false,
         })
     }
 
     /// Gives it work. Panics if earlier requests are still unanswered.
-    pub fn assign(&mut self, lane: Lane, root: &str, payload_bytes: usize) {
+    pub fn assign(&mut self, lane: Lane, root: &str, payload_bytes: usize, multi_parts: u32) {
         assert!(self.pending.is_empty(), "a lane is changed under {} requests", self.pending.len());
-        self.templates = Kind::ALL.map(|kind| Template::new(kind, root, lane.parent, payload_bytes)).into();
+        let below = Below { root, parent: lane.parent, payload_bytes, multi_parts };
+        self.templates = REQUESTS.map(|kind| Template::new(kind, below)).into();
         self.next_sequence = lane.first;
-        self.random = lane.parent.wrapping_mul(0x9e37_79b9) | 1;
+        self.random = Random(lane.parent.wrapping_mul(0x9e37_79b9) | 1);
+        // From one step of a sweep to the next the children and what is known of them stay.
+        if lane.is_exclusive && !self.lane.is_exclusive {
+            self.versions = Versions::new(lane.around.unwrap_or(0));
+        }
         self.lane = lane;
     }
 
@@ -173,23 +216,67 @@ impl Connection {
         let kind = match self.lane.mix {
             Mix::Only(kind) => kind,
             Mix::Reads(percent) => {
-                self.random ^= self.random << 13;
-                self.random ^= self.random >> 17;
-                self.random ^= self.random << 5;
-                if self.random % 100 < percent { Kind::Get } else { Kind::Set }
+                if self.random.next() % 100 < percent {
+                    Kind::Get
+                } else {
+                    Kind::Set
+                }
             }
         };
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        if self.lane.around == Some(self.next_sequence) {
-            self.next_sequence = 0;
-        }
+        let around = self.lane.around;
+        let sequence = match (self.lane.spread, around) {
+            (Spread::Turns, _) | (_, None) => {
+                let sequence = self.next_sequence;
+                self.next_sequence += if kind == Kind::Multi { self.templates[place(kind)].parts() } else { 1 };
+                if let Some(around) = around
+                    && self.next_sequence >= around
+                {
+                    self.next_sequence -= around;
+                }
+                sequence
+            }
+            (spread, Some(around)) => self.random.pick(spread, around),
+        };
         if self.pending.is_empty() {
             self.heard_ns = now_ns;
         }
-        self.templates[kind as usize].append(&mut self.unsent, self.next_xid, sequence, payloads);
-        self.next_xid = xid_after(self.next_xid);
-        self.pending.push_back(Pending { due_ns, sequence, kind });
+        if self.link.is_up() {
+            self.templates[place(kind)].append(&mut self.unsent, self.next_xid, sequence, around, payloads);
+            self.next_xid = xid_after(self.next_xid);
+        }
+        self.pending.push_back(Pending { due_ns, sequence, kind, is_repeated: false });
+    }
+
+    /// The connection was lost, or a dial has failed.
+    pub fn lose(&mut self, now_ns: u64) {
+        self.link.lose(now_ns);
+        self.partial.clear();
+        self.unsent = Vec::new();
+        self.unsent_at = 0;
+    }
+
+    /// Goes on with a dial. When there is a session again, everything that has no answer yet is asked again, in the
+    /// order in which it was asked, with the due times that it has; how much that is.
+    pub fn on_dial_ready(&mut self, now_ns: u64, payloads: &Payloads) -> io::Result<(Dialled, usize)> {
+        let dialled = self.link.on_ready(&mut self.stream, Zxid(self.zxid))?;
+        let mut repeated = 0;
+        if dialled == Dialled::Resumed {
+            self.awaited_xid = self.next_xid;
+            (self.pings, self.sent_ns, self.heard_ns) = (0, now_ns, now_ns);
+            for pending in &mut self.pending {
+                pending.is_repeated = true;
+                let template = &mut self.templates[place(pending.kind)];
+                template.append(&mut self.unsent, self.next_xid, pending.sequence, self.lane.around, payloads);
+                self.next_xid = xid_after(self.next_xid);
+                self.versions.allow_more();
+                repeated += 1;
+            }
+            if repeated == 0 {
+                // Nothing is asked that an answer could come to.
+                self.link.answered();
+            }
+        }
+        Ok((dialled, repeated))
     }
 
     /// Lends memory for requests, if it has none that is in use.
@@ -297,19 +384,23 @@ impl Connection {
             return Err(Ended::Garbled(format!("a reply with xid {xid} to no request")));
         };
         self.awaited_xid = xid_after(xid);
-        if err != 0 {
+        let is_done_before =
+            pending.is_repeated && matches!((pending.kind, err), (Kind::Create, NODE_EXISTS) | (Kind::Delete, NO_NODE));
+        if err != 0 && !is_done_before {
             faults.refused(pending.kind, err);
             done(pending.kind, pending.due_ns);
             return Ok(());
         }
         if zxid < self.zxid {
-            faults.wrong(|| format!("{}: zxid 0x{zxid:x} after 0x{:x}", self.server, self.zxid));
+            faults.wrong(|| format!("{}: zxid 0x{zxid:x} after 0x{:x}", self.link.server(), self.zxid));
         }
         self.zxid = zxid;
-        if let Err(what) = self.templates[pending.kind as usize].check(body, pending.sequence, payloads) {
+        let template = &self.templates[place(pending.kind)];
+        let asked = Asked { sequence: pending.sequence, around: self.lane.around, zxid };
+        if !is_done_before && let Err(what) = template.check(body, asked, payloads, &mut self.versions) {
             faults.wrong(|| {
                 let (kind, parent, sequence) = (pending.kind.name(), self.lane.parent, pending.sequence);
-                format!("{}: {kind} of p{parent:05}/n{sequence:010}: {what}", self.server)
+                format!("{}: {kind} of p{parent:05}/n{sequence:010}: {what}", self.link.server())
             });
         }
         done(pending.kind, pending.due_ns);
@@ -318,7 +409,7 @@ impl Connection {
 
     /// Whether it has been quiet for so long that the session needs a ping; then makes one, to be flushed.
     pub fn ping_if_due(&mut self, now_ns: u64) -> bool {
-        let due = now_ns.saturating_sub(self.sent_ns) > self.timeout_ms * crate::clock::MS_NS / 3;
+        let due = now_ns.saturating_sub(self.sent_ns) > self.link.timeout_ms() * crate::clock::MS_NS / 3;
         if due && self.unsent.is_empty() {
             self.pings += 1;
             let mut ping = Vec::with_capacity(4 + RequestHeader::LEN);
@@ -330,26 +421,46 @@ impl Connection {
         due
     }
 
-    /// An error if requests have been waiting for a session timeout without any byte from the server.
+    /// An error if requests have been waiting for two thirds of the session timeout without any byte from the server:
+    /// then the clients that are in use give it up, too.
     pub fn check_progress(&self, now_ns: u64) -> Result<(), Ended> {
         let quiet_ms = now_ns.saturating_sub(self.heard_ns) / crate::clock::MS_NS;
-        if !self.pending.is_empty() && quiet_ms > self.timeout_ms { Err(Ended::Stalled(quiet_ms)) } else { Ok(()) }
+        if !self.pending.is_empty() && quiet_ms > self.link.timeout_ms() * 2 / 3 {
+            Err(Ended::Stalled(quiet_ms))
+        } else {
+            Ok(())
+        }
     }
 
-    /// Drops what is pending and says how many requests that were.
-    pub fn give_up(&mut self) -> usize {
-        let dropped = self.pending.len();
-        self.is_over = true;
+    /// It is of no more use: drops what is pending.
+    pub fn give_up(&mut self) {
+        self.link.give_up();
+        self.versions.allow_more();
         self.pending.clear();
         self.unsent = Vec::new();
         self.unsent_at = 0;
         self.lane.operations = 0;
-        dropped
     }
 
     /// Whether only the reply to closeSession is missing, so the server may close the connection.
     pub fn is_closing(&self) -> bool {
         self.lane.mix == Mix::Only(Kind::Close)
+    }
+}
+
+const NODE_EXISTS: i32 = ErrorCode::NodeExists as i32;
+const NO_NODE: i32 = ErrorCode::NoNode as i32;
+
+/// What a lane can ask for.
+const REQUESTS: [Kind; 7] = [Kind::Set, Kind::Create, Kind::Get, Kind::Delete, Kind::Multi, Kind::Close, Kind::Sync];
+
+/// Its place among the templates.
+fn place(kind: Kind) -> usize {
+    match kind {
+        Kind::Close => 5,
+        Kind::Sync => 6,
+        // The others are the first ones, in both.
+        kind => kind as usize,
     }
 }
 

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringkeeper::jute::Write;
-use ringkeeper::proto::client::{AclList, ConnectRequest, ConnectResponse, PASSWORD_LEN};
+use ringkeeper::proto::client::{AclList, ConnectRequest, ConnectResponse, PASSWORD_LEN, Password};
 use ringkeeper::proto::frame;
 use ringkeeper::proto::op::{CreateMode, OpCode};
 use ringkeeper::types::{SessionId, Zxid};
@@ -32,8 +32,12 @@ const CALL_WAIT: Duration = Duration::from_secs(30);
 pub struct Session {
     /// Blocking, with TCP_NODELAY.
     pub stream: TcpStream,
-    /// As it was given on the command line.
-    pub server: String,
+    /// Its place in the list.
+    pub server: usize,
+    /// Its number.
+    pub id: SessionId,
+    /// What proves that it is ours.
+    pub password: Password,
     /// Negotiated with the server.
     pub timeout_ms: u64,
 }
@@ -43,7 +47,8 @@ pub struct Session {
 pub struct Server {
     /// `host:port`.
     pub name: String,
-    address: SocketAddr,
+    /// What that was resolved to.
+    pub address: SocketAddr,
 }
 
 /// No session could be had.
@@ -71,10 +76,11 @@ impl Server {
     }
 }
 
-/// Opens `count` sessions, the servers taking turns.
+/// Opens `count` sessions, the servers taking turns; where one does not answer, the next takes its turn.
 pub fn open_sessions(servers: &[Server], count: usize, timeout_ms: u32) -> Result<Vec<Session>, DialError> {
     let mut sessions: Vec<Option<Session>> = (0..count).map(|_| None).collect();
     let mut answer_wait = ANSWER_WAIT;
+    let mut failed_rounds = 0;
     let mut progress = Instant::now();
     loop {
         let missing: Vec<usize> = (0..count).filter(|&i| sessions[i].is_none()).take(HANDSHAKES_AT_ONCE).collect();
@@ -82,24 +88,27 @@ pub fn open_sessions(servers: &[Server], count: usize, timeout_ms: u32) -> Resul
             return Ok(sessions.into_iter().flatten().collect());
         }
         // All requests first, then all answers: the server makes the sessions durable together.
-        let dialled: Vec<_> =
-            missing.iter().map(|&i| (i, send_handshake(&servers[i % servers.len()], timeout_ms))).collect();
+        let dialled: Vec<_> = missing
+            .iter()
+            .map(|&i| (i, (i + failed_rounds) % servers.len()))
+            .map(|(i, server)| (i, server, send_handshake(&servers[server], timeout_ms)))
+            .collect();
         let deadline = Instant::now() + answer_wait;
         let mut failed = None;
-        for (i, stream) in dialled {
-            let server = &servers[i % servers.len()];
+        for (i, server, stream) in dialled {
             match stream.and_then(|stream| receive_handshake(stream, server, deadline)) {
                 Ok(session) => {
                     sessions[i] = Some(session);
                     progress = Instant::now();
                 }
-                Err(last) => failed = Some(DialError { server: server.name.clone(), last }),
+                Err(last) => failed = Some(DialError { server: servers[server].name.clone(), last }),
             }
         }
         let Some(failed) = failed else { continue };
         if progress.elapsed() > DIAL_LIMIT {
             return Err(failed);
         }
+        failed_rounds += 1;
         thread::sleep(REDIAL_PAUSE);
         answer_wait = (answer_wait * 2).min(ANSWER_WAIT_MAX);
     }
@@ -123,7 +132,7 @@ fn send_handshake(server: &Server, timeout_ms: u32) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn receive_handshake(mut stream: TcpStream, server: &Server, deadline: Instant) -> io::Result<Session> {
+fn receive_handshake(mut stream: TcpStream, server: usize, deadline: Instant) -> io::Result<Session> {
     // A read timeout of 0 would be none at all.
     let wait = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     stream.set_read_timeout(Some(wait))?;
@@ -134,7 +143,8 @@ fn receive_handshake(mut stream: TcpStream, server: &Server, deadline: Instant) 
     }
     stream.set_read_timeout(Some(CALL_WAIT))?;
     stream.set_write_timeout(Some(CALL_WAIT))?;
-    Ok(Session { stream, server: server.name.clone(), timeout_ms: response.timeout_ms as u64 })
+    let ConnectResponse { timeout_ms, session: id, password, .. } = response;
+    Ok(Session { stream, server, id, password, timeout_ms: timeout_ms as u64 })
 }
 
 fn receive_frame(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
@@ -162,7 +172,7 @@ pub struct Control {
 impl Control {
     /// A session with the first server that answers.
     pub fn open(servers: &[Server], timeout_ms: u32) -> Result<Control, DialError> {
-        let mut sessions = open_sessions(&servers[..1], 1, timeout_ms)?;
+        let mut sessions = open_sessions(servers, 1, timeout_ms)?;
         let session = sessions.pop().expect("one session was asked for");
         Ok(Control { session, xid: 0 })
     }

@@ -14,9 +14,9 @@ pub struct Faults {
     pub refused: BTreeMap<(&'static str, i32), u64>,
     /// Replies that were not what the request asked for.
     pub wrong: u64,
-    /// Connections lost.
+    /// Times that a connection was lost.
     pub lost: u64,
-    /// Requests that were never answered: those of lost connections, and what the drain left.
+    /// Requests that were never answered: those of connections that could not be had again, and what the drain left.
     pub unanswered: u64,
     /// The first few in words.
     pub messages: Vec<String>,
@@ -36,13 +36,12 @@ impl Faults {
         self.wrong += 1;
     }
 
-    /// A connection that ended with so many requests unanswered.
-    pub fn lost(&mut self, unanswered: u64, message: impl FnOnce() -> String) {
+    /// A connection that ended.
+    pub fn lost(&mut self, message: impl FnOnce() -> String) {
         if self.lost < MESSAGES_MAX {
             self.say(format!("connection lost: {}", message()));
         }
         self.lost += 1;
-        self.unanswered += unanswered;
     }
 
     /// Anything else that whoever reads the report must know; once.

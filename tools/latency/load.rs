@@ -17,6 +17,8 @@ use ringkeeper::proto::ErrorCode;
 use crate::clock::now_ns;
 use crate::connection::{Lane, Mix};
 use crate::dial::{Control, Server, open_sessions};
+use crate::during::{During, Runner};
+use crate::fanout::{self, FannedOut};
 use crate::faults::Faults;
 use crate::live::Live;
 use crate::options::{LoadOptions, Op};
@@ -24,7 +26,8 @@ use crate::progress::Progress;
 use crate::recorder::{Recorder, Summary, Window};
 use crate::request::{Kind, parent_path};
 use crate::schedule::Schedule;
-use crate::worker::{Backlog, Pacing, Worker};
+use crate::sessions;
+use crate::worker::{Backlog, Pacing, Recovery, Worker};
 
 /// Unanswered requests on each connection while the subtree is made and removed.
 const BULK_OUTSTANDING: usize = 32;
@@ -39,6 +42,10 @@ pub struct Outcome {
     pub backlog: Option<Backlog>,
     /// What went wrong, from the measurement on.
     pub faults: Faults,
+    /// What came of lost connections in the measurement.
+    pub recovery: Recovery,
+    /// The command that was run during the measurement.
+    pub during: Option<During>,
     /// The subtree, if it was left in place.
     pub kept: Option<String>,
     /// Time to make the keys.
@@ -49,9 +56,20 @@ pub struct Outcome {
 
 /// Carries out the load. An error is what kept it from being measured at all.
 pub fn run(options: &LoadOptions) -> Result<Outcome, Box<dyn Error>> {
-    let mut trial = Trial::open(options)?;
-    let mut outcome = trial.measure(options, "")?;
-    trial.close(options, &mut outcome)?;
+    if matches!(options.op, Op::Session | Op::Resume) {
+        return sessions::run(options);
+    }
+    // All keys of a fan-out are below one parent.
+    let around = match options.op {
+        Op::Watch => LoadOptions { connections: 1, threads: 1, ..options.clone() },
+        _ => options.clone(),
+    };
+    let mut trial = Trial::open(&around)?;
+    let mut outcome = match options.op {
+        Op::Watch => trial.measure_fan_out(options, &around)?,
+        _ => trial.measure(options, "")?,
+    };
+    trial.close(&around, &mut outcome)?;
     Ok(outcome)
 }
 
@@ -79,7 +97,7 @@ pub fn run_steps(
 
 /// A subtree with its keys, and the sessions that load it.
 struct Trial {
-    servers: Vec<Server>,
+    servers: Arc<[Server]>,
     top: Top,
     load: Load,
     prepare_ns: u64,
@@ -87,7 +105,8 @@ struct Trial {
 
 impl Trial {
     fn open(options: &LoadOptions) -> Result<Trial, Box<dyn Error>> {
-        let servers = options.servers.iter().map(|name| Server::resolve(name)).collect::<Result<Vec<_>, _>>()?;
+        let servers: Arc<[Server]> =
+            options.servers.iter().map(|name| Server::resolve(name)).collect::<Result<_, _>>()?;
         let top = Top::make(&servers, options)?;
         let prepare_start_ns = now_ns();
         let mut load = Load::open(options, &servers, &top.root, Shares::new(options))?;
@@ -98,9 +117,24 @@ impl Trial {
 
     /// One measurement; `label` goes before the progress line.
     fn measure(&mut self, options: &LoadOptions, label: &str) -> Result<Outcome, Box<dyn Error>> {
-        let (summary, backlog) = self.load.measure(options, label)?;
-        let faults = self.load.take_faults();
-        Ok(Outcome { summary, backlog, faults, kept: None, prepare_ns: self.prepare_ns, clean_up_ns: 0 })
+        let Measured { summary, backlog, during } = self.load.measure(options, label)?;
+        let (faults, recovery) = (self.load.take_faults(), self.load.take_recovery());
+        let prepare_ns = self.prepare_ns;
+        Ok(Outcome { summary, backlog, faults, recovery, during, kept: None, prepare_ns, clean_up_ns: 0 })
+    }
+
+    /// The measurement of a fan-out, with sessions of its own.
+    fn measure_fan_out(&mut self, options: &LoadOptions, around: &LoadOptions) -> Result<Outcome, Box<dyn Error>> {
+        // These sessions would fall asleep meanwhile.
+        self.load.close()?;
+        let sessions = open_sessions(&self.servers, options.connections as usize, options.session_timeout)?;
+        let fanned_out = fanout::run(options, &self.servers, sessions, &self.top.root, options.keys())?;
+        let FannedOut { summary, backlog, faults } = fanned_out;
+        let present = std::mem::take(&mut self.load.present);
+        self.load = Load::open(around, &self.servers, &self.top.root, self.load.shares)?;
+        self.load.present = present;
+        let (recovery, during, prepare_ns) = (Recovery::default(), None, self.prepare_ns);
+        Ok(Outcome { summary, backlog, faults, recovery, during, kept: None, prepare_ns, clean_up_ns: 0 })
     }
 
     /// Removes the subtree and ends the sessions; what becomes of that is noted in the last outcome.
@@ -219,19 +253,30 @@ impl Shares {
         }
         let parent = self.parent(connection);
         let operations = self.operations(connection);
-        let own = |kind, first, operations| {
-            let mix = Mix::Only(kind);
-            Lane { parent: connection, mix, first, around: None, operations }
+        // Steps of a sweep with fewer connections leave out those with high numbers, and so their parents.
+        let is_exclusive = self.keys >= self.connections;
+        let around = |mix| {
+            let around = Some(self.keys(parent));
+            Lane { parent, mix, first: 0, around, spread: options.spread, is_exclusive, operations }
         };
-        let around = Some(self.keys(parent));
         match options.op {
-            Op::Set => Lane { parent, mix: Mix::Only(Kind::Set), first: 0, around, operations },
-            Op::Get => Lane { parent, mix: Mix::Only(Kind::Get), first: 0, around, operations },
-            Op::Mixed => Lane { parent, mix: Mix::Reads(options.reads), first: 0, around, operations },
-            Op::Create => own(Kind::Create, present.end, operations),
-            Op::Delete => own(Kind::Delete, present.start, operations.min(present.len() as u64)),
+            Op::Set => around(Mix::Only(Kind::Set)),
+            Op::Get => around(Mix::Only(Kind::Get)),
+            Op::Multi => around(Mix::Only(Kind::Multi)),
+            Op::Mixed => around(Mix::Reads(options.reads)),
+            Op::Watch | Op::Session | Op::Resume => unreachable!("they have loops of their own"),
+            Op::Create => Lane::growing(connection, Kind::Create, present.end, operations),
+            Op::Delete => Lane::growing(connection, Kind::Delete, present.start, operations.min(present.len() as u64)),
         }
     }
+}
+
+/// What a measurement came to.
+struct Measured {
+    summary: Summary,
+    /// For an open loop.
+    backlog: Option<Backlog>,
+    during: Option<During>,
 }
 
 /// The threads' workers. Connection `i` of the run is connection `i / threads` of worker `i % threads`.
@@ -243,7 +288,12 @@ struct Load {
 }
 
 impl Load {
-    fn open(options: &LoadOptions, servers: &[Server], root: &str, shares: Shares) -> Result<Load, Box<dyn Error>> {
+    fn open(
+        options: &LoadOptions,
+        servers: &Arc<[Server]>,
+        root: &str,
+        shares: Shares,
+    ) -> Result<Load, Box<dyn Error>> {
         let threads = options.threads.min(options.connections) as usize;
         let sessions = open_sessions(servers, options.connections as usize, options.session_timeout)?;
         let mut by_worker: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
@@ -252,7 +302,7 @@ impl Load {
         }
         let mut workers = Vec::new();
         for sessions in by_worker {
-            workers.push(Worker::new(sessions, root, options.size as usize)?);
+            workers.push(Worker::new(servers, sessions, root, options.size as usize, options.multi)?);
         }
         Ok(Load { workers, shares, present: vec![0..0; options.connections as usize] })
     }
@@ -260,16 +310,10 @@ impl Load {
     /// Makes the keys, and lets every connection see them.
     fn prepare(&mut self) -> Result<(), Box<dyn Error>> {
         let shares = self.shares;
-        let create = |connection| Lane {
-            parent: connection,
-            mix: Mix::Only(Kind::Create),
-            first: 0,
-            around: None,
-            operations: shares.keys(connection).into(),
-        };
+        let create = |connection| Lane::growing(connection, Kind::Create, 0, shares.keys(connection).into());
         self.bulk("making the keys", create)?;
         // A connection to another server of an ensemble may lag behind the creates.
-        self.bulk("", |connection| Lane { mix: Mix::Only(Kind::Sync), operations: 1, ..create(connection) })?;
+        self.bulk("", |connection| Lane::growing(connection, Kind::Sync, 0, 1))?;
         for (connection, present) in (0..).zip(&mut self.present) {
             *present = 0..shares.keys(connection);
         }
@@ -277,7 +321,7 @@ impl Load {
         if faults.is_empty() { Ok(()) } else { Err(format!("making the keys: {}", in_words(&faults)).into()) }
     }
 
-    fn measure(&mut self, options: &LoadOptions, label: &str) -> Result<(Summary, Option<Backlog>), Box<dyn Error>> {
+    fn measure(&mut self, options: &LoadOptions, label: &str) -> Result<Measured, Box<dyn Error>> {
         let shares = self.shares;
         let present = self.present.clone();
         self.assign(|connection| shares.lane(connection, options, &present[connection as usize]));
@@ -289,6 +333,8 @@ impl Load {
         let threads = self.workers.len();
         let live = Arc::<Live>::default();
         let _progress = Progress::of_measurement(label, Arc::clone(&live), options);
+        let at_ns = options.during_at_ns();
+        let command = options.during.as_deref().map(|command| Runner::start(command, from_ns, at_ns));
         let results = self.each_worker(|thread, worker| {
             let server_pid = options.server_pid.filter(|_| thread == 0);
             let mut recorder = Recorder::new(window, Arc::clone(&live), server_pid);
@@ -300,6 +346,7 @@ impl Load {
             let backlog = worker.run(pacing, until_ns, &mut recorder)?;
             Ok((recorder, backlog))
         })?;
+        let during = command.map(Runner::finish);
         let mut recorders = Vec::new();
         let mut total = Backlog::default();
         for (recorder, backlog) in results {
@@ -310,7 +357,7 @@ impl Load {
             total.never_sent += backlog.never_sent;
         }
         self.note_what_is_present(options.op);
-        Ok((Recorder::summarize(recorders), options.rate.map(|_| total)))
+        Ok(Measured { summary: Recorder::summarize(recorders), backlog: options.rate.map(|_| total), during })
     }
 
     /// After the measurement: what creates have added, or deletes have left.
@@ -321,7 +368,7 @@ impl Load {
             match op {
                 Op::Create => present.end = next,
                 Op::Delete => present.start = next,
-                Op::Set | Op::Get | Op::Mixed => {}
+                _ => {}
             }
         }
     }
@@ -335,15 +382,11 @@ impl Load {
             let threads = self.workers.len();
             for i in 0..self.shares.connections as usize {
                 let worker = &mut self.workers[i % threads];
-                if worker.connections[i / threads].is_over {
+                if worker.connections[i / threads].link.is_over() {
                     continue;
                 }
-                let lane = left.pop().map_or(Lane::idle(), |(parent, present)| Lane {
-                    parent,
-                    mix: Mix::Only(Kind::Delete),
-                    first: present.start,
-                    around: None,
-                    operations: present.len() as u64,
+                let lane = left.pop().map_or(Lane::idle(), |(parent, present)| {
+                    Lane::growing(parent, Kind::Delete, present.start, present.len() as u64)
                 });
                 worker.assign(i / threads, lane);
             }
@@ -359,12 +402,12 @@ impl Load {
     }
 
     fn is_connected(&self) -> bool {
-        self.workers.iter().flat_map(|worker| &worker.connections).any(|connection| !connection.is_over)
+        self.workers.iter().flat_map(|worker| &worker.connections).any(|connection| !connection.link.is_over())
     }
 
     /// Ends the sessions.
     fn close(&mut self) -> Result<(), Box<dyn Error>> {
-        self.bulk("", |_| Lane { mix: Mix::Only(Kind::Close), operations: 1, ..Lane::idle() })
+        self.bulk("", |_| Lane::growing(0, Kind::Close, 0, 1))
     }
 
     fn bulk(&mut self, label: &str, lane: impl Fn(u32) -> Lane) -> Result<(), Box<dyn Error>> {
@@ -385,7 +428,7 @@ impl Load {
         let threads = self.workers.len();
         for connection in 0..self.shares.connections {
             let i = connection as usize;
-            if !self.workers[i % threads].connections[i / threads].is_over {
+            if !self.workers[i % threads].connections[i / threads].link.is_over() {
                 self.workers[i % threads].assign(i / threads, lane(connection));
             }
         }
@@ -411,6 +454,14 @@ impl Load {
             }
             Ok(results)
         })
+    }
+
+    fn take_recovery(&mut self) -> Recovery {
+        let mut recovery = Recovery::default();
+        for worker in &mut self.workers {
+            recovery.add(&std::mem::take(&mut worker.recovery));
+        }
+        recovery
     }
 
     fn take_faults(&mut self) -> Faults {

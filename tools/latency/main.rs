@@ -4,13 +4,19 @@
 //! place ([`request`]), a connection's replies are checked where they were read ([`connection`]), and one wake-up of a
 //! connection costs one read and one write ([`worker`]). [`mod@load`] is a run from beginning to end.
 
+#[cfg(test)]
+mod behaviour;
 mod clock;
 mod connection;
 mod dial;
+mod during;
+mod fanout;
 mod faults;
+mod link;
 mod live;
 mod load;
 mod options;
+mod pipe;
 mod plot;
 mod probe;
 mod progress;
@@ -19,6 +25,7 @@ mod report;
 mod request;
 mod results;
 mod schedule;
+mod sessions;
 #[cfg(test)]
 mod sink;
 mod sweep;
@@ -54,11 +61,12 @@ fn main() -> ExitCode {
 }
 
 fn load(options: &LoadOptions) -> Result<ExitCode, Box<dyn Error>> {
+    options.check()?;
     let (results, is_clean) = match options.sweep {
         Some(by) => {
             let sweep = sweep::run(options, by)?;
             print!("{}", report::sweep_text(&sweep));
-            let is_clean = sweep.steps.iter().all(|step| step.faults.is_empty());
+            let is_clean = sweep.steps.iter().all(Run::is_clean);
             (Results::Sweep(sweep), is_clean)
         }
         None => {
@@ -67,7 +75,7 @@ fn load(options: &LoadOptions) -> Result<ExitCode, Box<dyn Error>> {
             print!("{}", report::text(&run));
             write(options.hgrm.as_deref(), || report::hgrm(&outcome.summary.total()))?;
             write(options.timeseries.as_deref(), || report::timeseries(&run))?;
-            let is_clean = run.faults.is_empty();
+            let is_clean = run.is_clean();
             (Results::Run(Box::new(run)), is_clean)
         }
     };

@@ -32,7 +32,7 @@ pub enum Command {
 /// What the load is.
 #[derive(Args, Clone, Debug)]
 pub struct LoadOptions {
-    /// Servers; connections are spread over them.
+    /// Servers; connections are spread over them, and one that is lost goes on with the next server.
     #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',', default_value = "127.0.0.1:2181")]
     pub servers: Vec<String>,
     /// The operation.
@@ -41,6 +41,12 @@ pub struct LoadOptions {
     /// With --op mixed: how many percent are gets; the others are sets.
     #[arg(long, value_name = "PERCENT", default_value_t = 90, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub reads: u32,
+    /// With --op multi: how many setData are in each.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub multi: u32,
+    /// Which keys are used.
+    #[arg(long, value_enum, default_value_t = Spread::Turns)]
+    pub spread: Spread,
     /// Bytes of data in a znode.
     #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(0..=1_040_000))]
     pub size: u32,
@@ -63,7 +69,8 @@ pub struct LoadOptions {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4_000_000_000))]
     pub count: Option<u64>,
     /// Znodes to work on, made before the measurement [default: 1000; 100000 for delete, which ends when they are gone;
-    /// none for create].
+    /// 1 for watch; none for create and
+    /// sessions].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pub keys: Option<u32>,
     /// Where the subtree is made.
@@ -82,6 +89,13 @@ pub struct LoadOptions {
     /// With --sweep: these rates, or these numbers of unanswered requests, in place of those that the tool chooses.
     #[arg(long, value_name = "N,..", value_delimiter = ',', requires = "sweep", value_parser = positive)]
     pub steps: Vec<f64>,
+    /// A shell command to run while the load goes on, such as 'kill -9 123' for a server of an ensemble: lost connections
+    /// are no faults then, and the table tells how long nothing was answered.
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["sweep", "count"])]
+    pub during: Option<String>,
+    /// When --during is run, counted from the beginning of the measurement [default: after a fourth of it].
+    #[arg(long, value_name = "SECONDS", requires = "during", value_parser = not_negative)]
+    pub during_at: Option<f64>,
     /// Leave the subtree in place.
     #[arg(long)]
     pub keep: bool,
@@ -142,6 +156,36 @@ pub enum Op {
     Delete,
     /// get and set, see --reads.
     Mixed,
+    /// setData on several keys in one transaction, see --multi.
+    Multi,
+    /// Watch fan-out: one session sets the keys, all others have a watch on each and set it again after each event.
+    Watch,
+    /// A storm of sessions: each opened on a connection of its own and closed again.
+    Session,
+    /// A storm of sessions that are taken up again, each on a new connection.
+    Resume,
+}
+
+/// How often which keys are used.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Spread {
+    /// One after the other, and again.
+    Turns,
+    /// By chance, all alike.
+    Even,
+    /// By chance, the k-th key of a connection as 1/k.
+    Skewed,
+}
+
+impl Spread {
+    /// The word for it in options and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Spread::Turns => "turns",
+            Spread::Even => "even",
+            Spread::Skewed => "skewed",
+        }
+    }
 }
 
 /// What grows from step to step of a sweep.
@@ -172,11 +216,39 @@ impl Op {
             Op::Get => "get",
             Op::Delete => "delete",
             Op::Mixed => "mixed",
+            Op::Multi => "multi",
+            Op::Watch => "watch",
+            Op::Session => "session",
+            Op::Resume => "resume",
         }
     }
 }
 
 impl LoadOptions {
+    /// What the parser does not see: options that do not go together.
+    pub fn check(&self) -> Result<(), String> {
+        let (multi, connections) = (u64::from(self.multi), u64::from(self.connections));
+        let is_plain = matches!(self.op, Op::Set | Op::Create | Op::Get | Op::Mixed | Op::Multi);
+        let op = self.op.name();
+        if self.op == Op::Multi && u64::from(self.keys()) / connections < multi {
+            let keys = multi * connections;
+            return Err(format!("a multi of {multi} needs as many keys for each connection: --keys {keys}"));
+        }
+        if self.op == Op::Watch && connections < 2 {
+            return Err("a fan-out needs a connection that writes and one that watches: --connections 2".to_owned());
+        }
+        if self.sweep.is_some() && !is_plain {
+            return Err(format!("a sweep cannot have --op {op}: only set, create, get, mixed and multi"));
+        }
+        if self.during.is_some() && !is_plain {
+            return Err(format!("--during cannot have --op {op}: only set, create, get, mixed and multi"));
+        }
+        if self.threads > 1 && matches!(self.op, Op::Watch | Op::Session | Op::Resume) {
+            return Err(format!("--op {op} has one thread: leave out --threads"));
+        }
+        Ok(())
+    }
+
     /// The share of gets, if it is for the options to say.
     pub fn reads_percent(&self) -> Option<u32> {
         (self.op == Op::Mixed).then_some(self.reads)
@@ -185,11 +257,22 @@ impl LoadOptions {
     /// Znodes to make before the measurement.
     pub fn keys(&self) -> u32 {
         match (self.op, self.keys) {
-            (Op::Create, _) => 0,
+            (Op::Create | Op::Session | Op::Resume, _) => 0,
+            (Op::Watch, keys) => keys.unwrap_or(1),
             (_, Some(keys)) => keys,
             (Op::Delete, None) => self.count.map_or(100_000, |count| count as u32),
             (_, None) => 1_000,
         }
+    }
+
+    /// How many setData are in a multi, if that is what the load is made of.
+    pub fn multi_parts(&self) -> Option<u32> {
+        (self.op == Op::Multi).then_some(self.multi)
+    }
+
+    /// When the command is run, counted from the beginning of the measurement.
+    pub fn during_at_ns(&self) -> u64 {
+        self.during_at.map_or_else(|| self.duration_ns().unwrap_or(0) / 4, seconds_to_ns)
     }
 
     /// Length of the measurement in nanoseconds; `None` for "until the count is reached".

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use hdrhistogram::Histogram;
 
-use crate::results::{FaultCounts, Latency, Run, Sweep, us};
+use crate::results::{Command, FaultCounts, Latency, Run, Sweep, us};
 
 /// The head of the columns that [`latency_row`] fills.
 pub const LATENCY_COLUMNS: &str = "       p50       p90       p99     p99.9    p99.99       max      mean";
@@ -32,7 +32,21 @@ pub fn text(run: &Run) -> String {
     for (name, latency) in &run.latency_us {
         lines.push(format!("    {name:<12}{}", latency_row(latency)));
     }
-    lines.push(format!("  longest gap   {:.1} ms without a completion", run.longest_gap_us / 1e3));
+    let gap_began = run.longest_gap_began_seconds;
+    lines.push(format!(
+        "  longest gap   {:.1} ms without a completion, from {gap_began:.3} s on",
+        run.longest_gap_us / 1e3
+    ));
+    if let Some(command) = &run.during {
+        lines.push(format!("  during it     {}", command_line(command)));
+    }
+    if let Some(recovery) = &run.recovery {
+        lines.push(format!("    {:<12}{}", "outage", latency_row(&recovery.outage_us)));
+        lines.push(format!(
+            "  recovery      {} connections had again, {} sessions expired, {} requests repeated",
+            recovery.reconnects, recovery.sessions_expired, recovery.requests_repeated
+        ));
+    }
     if let Some(open_loop) = &run.open_loop {
         lines.push(format!("    {:<12}{}", "send lag", latency_row(&open_loop.send_lag_us)));
         let mut line = format!("  open loop     at most {} unanswered", thousands(open_loop.backlog_peak as f64));
@@ -92,6 +106,14 @@ pub fn sweep_text(sweep: &Sweep) -> String {
     lines.join("\n") + "\n"
 }
 
+fn command_line(command: &Command) -> String {
+    let Command { command, began_seconds, ended_seconds, failure } = command;
+    let began = began_seconds.map_or("not begun".to_owned(), |seconds| format!("from {seconds:.3} s"));
+    let ended = ended_seconds.map_or("not ended".to_owned(), |seconds| format!("to {seconds:.3} s"));
+    let failure = failure.as_ref().map_or(String::new(), |failure| format!(": FAILED, {failure}"));
+    format!("{command}   ({began}, {ended}){failure}")
+}
+
 fn fault_lines(faults: &FaultCounts) -> Vec<String> {
     if faults.is_empty() {
         return vec!["  faults        none".to_owned()];
@@ -119,11 +141,17 @@ pub fn describe(run: &Run) -> String {
 
 /// What a run did.
 pub fn what(run: &Run) -> String {
-    let op = match run.reads_percent {
-        Some(percent) => format!("{}, {percent}% reads", run.op),
-        None => run.op.clone(),
-    };
-    format!("{op}, {} bytes", run.size_bytes)
+    let mut text = run.op.clone();
+    if let Some(percent) = run.reads_percent {
+        text += &format!(", {percent}% reads");
+    }
+    if let Some(parts) = run.multi_parts {
+        text += &format!(" of {parts}");
+    }
+    if let Some(spread) = &run.spread {
+        text += &format!(", {spread} keys");
+    }
+    format!("{text}, {} bytes", run.size_bytes)
 }
 
 fn pace(run: &Run) -> String {

@@ -9,11 +9,13 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
+use crate::during::During;
 use crate::faults::Faults;
 use crate::load::Outcome;
-use crate::options::LoadOptions;
+use crate::options::{LoadOptions, Spread};
 use crate::request::Kind;
 use crate::timeline::Timeline;
+use crate::worker::Recovery;
 
 /// How finely a percentile curve is kept: points for each halving of what lies above.
 const CURVE_POINTS_PER_HALVING: u32 = 5;
@@ -45,6 +47,12 @@ pub struct Run {
     /// For mixed operations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reads_percent: Option<u32>,
+    /// Of how many operations each multi is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multi_parts: Option<u32>,
+    /// Which keys are used how often, if not one after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<String>,
     /// Bytes of data in a znode.
     pub size_bytes: u32,
     /// As they were given.
@@ -72,6 +80,9 @@ pub struct Run {
     /// The longest time in it without any completion.
     #[serde(default)]
     pub longest_gap_us: f64,
+    /// When that began.
+    #[serde(default)]
+    pub longest_gap_began_seconds: f64,
     /// By the name of the operation.
     pub latency_us: BTreeMap<String, Latency>,
     /// For an open loop.
@@ -100,6 +111,12 @@ pub struct Run {
     pub kept: Option<String>,
     /// What went wrong.
     pub faults: FaultCounts,
+    /// What came of lost connections, if there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovered>,
+    /// The command that was run during the measurement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub during: Option<Command>,
     /// Completions and latencies over the time of the measurement.
     #[serde(default)]
     pub timeline: TimelineRows,
@@ -144,6 +161,32 @@ pub struct OpenLoop {
     pub held_back: u64,
     /// Requests that were due in the measurement and never went out.
     pub never_sent: u64,
+}
+
+/// What came of lost connections.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct Recovered {
+    /// Connections that were had again.
+    pub reconnects: u64,
+    /// Sessions that were gone by then.
+    pub sessions_expired: u64,
+    /// Requests that were asked again.
+    pub requests_repeated: u64,
+    /// From the loss of each connection to the first answer on the new one.
+    pub outage_us: Latency,
+}
+
+/// A command that was run during the measurement. Times count from its beginning.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct Command {
+    /// As it was given.
+    pub command: String,
+    /// When it was started.
+    pub began_seconds: Option<f64>,
+    /// When it had ended, if that was before the end of the measurement.
+    pub ended_seconds: Option<f64>,
+    /// What went wrong with it.
+    pub failure: Option<String>,
 }
 
 /// What went wrong: see [`Faults`].
@@ -205,6 +248,8 @@ impl Run {
         Run {
             op: options.op.name().to_owned(),
             reads_percent: options.reads_percent(),
+            multi_parts: options.multi_parts(),
+            spread: (options.spread != Spread::Turns).then(|| options.spread.name().to_owned()),
             size_bytes: options.size,
             servers: options.servers.clone(),
             connections: options.connections,
@@ -217,6 +262,7 @@ impl Run {
             operations: summary.completed,
             operations_per_second: thousandths(summary.completed as f64 / seconds),
             longest_gap_us: us(summary.longest_gap.length_ns),
+            longest_gap_began_seconds: thousandths(summary.longest_gap.began_ns as f64 / 1e9),
             latency_us: kinds.map(|(kind, histogram)| (kind.name().to_owned(), Latency::new(histogram))).collect(),
             open_loop: outcome.backlog.map(|backlog| OpenLoop {
                 send_lag_us: Latency::new(&summary.lag),
@@ -235,7 +281,45 @@ impl Run {
             clean_up_seconds: thousandths(outcome.clean_up_ns as f64 / 1e9),
             kept: outcome.kept.clone(),
             faults: FaultCounts::new(&outcome.faults),
+            recovery: Recovered::new(&outcome.recovery),
+            during: outcome.during.as_ref().map(Command::new),
             timeline: TimelineRows::new(&summary.timeline),
+        }
+    }
+}
+
+impl Run {
+    /// Whether all went as it should. Where a command was to disturb the server, lost connections are what was asked
+    /// for.
+    pub fn is_clean(&self) -> bool {
+        let FaultCounts { error_replies, wrong_replies, connections_lost, unanswered, .. } = self.faults;
+        let all_answered = error_replies + wrong_replies + unanswered == 0;
+        match &self.during {
+            Some(command) => all_answered && command.failure.is_none(),
+            None => all_answered && connections_lost == 0,
+        }
+    }
+}
+
+impl Recovered {
+    fn new(recovery: &Recovery) -> Option<Recovered> {
+        (recovery.reconnects > 0 || recovery.expired > 0).then(|| Recovered {
+            reconnects: recovery.reconnects,
+            sessions_expired: recovery.expired,
+            requests_repeated: recovery.repeated,
+            outage_us: Latency::new(&recovery.outage),
+        })
+    }
+}
+
+impl Command {
+    fn new(during: &During) -> Command {
+        let seconds = |ns: Option<u64>| ns.map(|ns| thousandths(ns as f64 / 1e9));
+        Command {
+            command: during.command.clone(),
+            began_seconds: seconds(during.began_ns),
+            ended_seconds: seconds(during.ended_ns),
+            failure: during.failure.clone(),
         }
     }
 }

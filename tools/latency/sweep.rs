@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use crate::load::{Outcome, run_steps};
-use crate::options::{LoadOptions, Op, SweepBy};
+use crate::options::{LoadOptions, SweepBy};
 use crate::results::{Run, Sweep};
 
 /// The rates of a sweep, in shares of what a closed loop reached.
@@ -15,9 +15,6 @@ const GAIN_MIN: f64 = 1.03;
 
 /// Carries out the sweep that the options ask for.
 pub fn run(options: &LoadOptions, by: SweepBy) -> Result<Sweep, Box<dyn Error>> {
-    if options.op == Op::Delete {
-        return Err("a sweep cannot delete: the keys would be gone after its first step".into());
-    }
     let steps = match by {
         SweepBy::Rate => rates(options)?,
         SweepBy::Concurrency => concurrencies(options)?,

@@ -5,17 +5,20 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::clock::{MS_NS, SECOND_NS, Ticker, now_ns};
 use crate::connection::{Connection, Ended};
-use crate::dial::Session;
+use crate::dial::{Server, Session};
 use crate::faults::Faults;
-use crate::recorder::{Recorder, Wire};
-use crate::request::{Kind, Payloads, Template, reply_bytes_max};
+use crate::link::Dialled;
+use crate::recorder::{Recorder, Wire, latency_histogram};
+use crate::request::{Below, Kind, Payloads, Template, reply_bytes_max};
 use crate::schedule::Schedule;
 
 /// The token of the ticker; connections have their index.
@@ -25,8 +28,12 @@ const READ_BYTES: usize = 256 << 10;
 /// An open loop wakes up at most this often to send what is due: a wake-up costs several microseconds, and what it adds
 /// to a latency shows as send lag.
 const TICK_NS_MIN: u64 = 100_000;
+/// What is to be known of a connection.
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 /// How often pings and stalls are looked at, and the longest sleep.
 const SWEEP_NS: u64 = 100 * MS_NS;
+/// The same while connections are dialled.
+const SWEEP_NS_DIALLING: u64 = 5 * MS_NS;
 /// How long a phase waits for the last answers.
 const DRAIN_NS_MAX: u64 = 30 * SECOND_NS;
 /// Requests of an open loop that may be made and unanswered in one thread. When they are, the schedule is not thrown
@@ -66,6 +73,7 @@ pub struct Worker {
     reply_bytes_max: usize,
     request_bytes_max: usize,
     root: String,
+    multi_parts: u32,
     /// Replies are read into this and checked where they lie.
     inbox: Vec<u8>,
     /// Memory for requests, lent to the connection that is being served.
@@ -75,44 +83,87 @@ pub struct Worker {
     outstanding: usize,
     /// Connections that still have requests to make in this phase.
     busy: usize,
+    /// Connections that are to be had again.
+    down: usize,
     /// What has gone wrong since this was last taken.
     pub faults: Faults,
+    /// What has come of lost connections since this was last taken.
+    pub recovery: Recovery,
+}
+
+/// What came of lost connections.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    /// Connections that were had again.
+    pub reconnects: u64,
+    /// Sessions that were gone by then.
+    pub expired: u64,
+    /// Requests that were asked again, because they had had no answer.
+    pub repeated: u64,
+    /// From the loss of each connection to the first answer on the new one.
+    pub outage: Histogram<u64>,
+}
+
+impl Default for Recovery {
+    fn default() -> Recovery {
+        Recovery { reconnects: 0, expired: 0, repeated: 0, outage: latency_histogram() }
+    }
+}
+
+impl Recovery {
+    /// Adds that of another thread.
+    pub fn add(&mut self, other: &Recovery) {
+        self.reconnects += other.reconnects;
+        self.expired += other.expired;
+        self.repeated += other.repeated;
+        self.outage += &other.outage;
+    }
 }
 
 impl Worker {
     /// A thread's part of the load on the subtree at `root`.
-    pub fn new(sessions: Vec<Session>, root: &str, payload_bytes: usize) -> io::Result<Worker> {
+    pub fn new(
+        servers: &Arc<[Server]>,
+        sessions: Vec<Session>,
+        root: &str,
+        payload_bytes: usize,
+        multi_parts: u32,
+    ) -> io::Result<Worker> {
         let poll = Poll::new()?;
         let ticker = Ticker::new()?;
         poll.registry().register(&mut SourceFd(&ticker.fd().as_raw_fd()), TICKER, Interest::READABLE)?;
         let mut connections = Vec::with_capacity(sessions.len());
         for (i, session) in sessions.into_iter().enumerate() {
-            let mut connection = Connection::new(session, now_ns())?;
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            poll.registry().register(&mut connection.stream, Token(i), interest)?;
+            let mut connection = Connection::new(servers, session, now_ns())?;
+            poll.registry().register(&mut connection.stream, Token(i), INTEREST)?;
             connections.push(connection);
         }
-        let reply_bytes_max = reply_bytes_max(root, payload_bytes);
+        let below = Below { root, parent: 0, payload_bytes, multi_parts };
+        let reply_bytes_max = reply_bytes_max(below);
+        let request_bytes = [Kind::Create, Kind::Multi].map(|kind| Template::new(kind, below).request_bytes());
         Ok(Worker {
             poll,
             ticker,
             connections,
             payloads: Payloads::new(payload_bytes),
             reply_bytes_max,
-            request_bytes_max: Template::new(Kind::Create, root, 0, payload_bytes).request_bytes(),
+            request_bytes_max: request_bytes[0].max(request_bytes[1]),
             root: root.to_owned(),
+            multi_parts,
             inbox: vec![0; READ_BYTES.max(2 * reply_bytes_max)],
             spare: Vec::with_capacity(READ_BYTES),
             wire: Wire::default(),
             outstanding: 0,
             busy: 0,
+            down: 0,
             faults: Faults::default(),
+            recovery: Recovery::default(),
         })
     }
 
     /// Gives a connection its work for the next phase.
     pub fn assign(&mut self, connection: usize, lane: crate::connection::Lane) {
-        self.connections[connection].assign(lane, &self.root, self.payloads.size_bytes());
+        self.connections[connection].assign(lane, &self.root, self.payloads.size_bytes(), self.multi_parts);
     }
 
     /// Does what the connections were given until `end_ns`, or until they are done, and waits for the answers.
@@ -134,8 +185,8 @@ impl Worker {
             let now = now_ns();
             recorder.tick(now, self.wire);
             if now >= sweep_ns {
-                sweep_ns = now + SWEEP_NS;
                 self.sweep(now);
+                sweep_ns = now + if self.down > 0 { SWEEP_NS_DIALLING } else { SWEEP_NS };
             }
             if drain_until_ns.is_none() {
                 if let Pacing::Open(schedule) = &mut pacing {
@@ -168,6 +219,9 @@ impl Worker {
                     Token(i) => self.serve(i, event.is_writable(), refill.then_some(end_ns), recorder),
                 }
             }
+            if self.down > 0 {
+                sweep_ns = sweep_ns.min(now_ns() + SWEEP_NS_DIALLING);
+            }
         }
         recorder.finish(self.wire);
         self.abandon();
@@ -185,8 +239,8 @@ impl Worker {
 
     /// Handles one connection's readiness. A closed loop answers replies with as many requests until `refill_until_ns`.
     fn serve(&mut self, i: usize, is_writable: bool, refill_until_ns: Option<u64>, recorder: &mut Recorder) {
-        if self.connections[i].is_over {
-            return;
+        if !self.connections[i].link.is_up() {
+            return self.dial_on(i);
         }
         let mut now = 0;
         loop {
@@ -213,6 +267,9 @@ impl Worker {
             self.outstanding -= answered;
             if answered > 0 {
                 recorder.batch(answered, now);
+                if let Some(lost_ns) = connection.link.answered() {
+                    self.recovery.outage.saturating_record(now.saturating_sub(lost_ns));
+                }
             }
             if let Err(ended) = result {
                 return self.end(i, ended);
@@ -289,7 +346,7 @@ impl Worker {
 
     fn flush(&mut self, i: usize, now: u64) {
         let connection = &mut self.connections[i];
-        if connection.is_over {
+        if !connection.link.is_up() {
             return;
         }
         match connection.flush(now, &mut self.spare) {
@@ -298,31 +355,94 @@ impl Worker {
         }
     }
 
-    /// Keeps quiet sessions alive and ends connections whose server has fallen silent.
+    /// Keeps quiet sessions alive, ends connections whose server has fallen silent, and dials those that were lost.
     fn sweep(&mut self, now: u64) {
         for i in 0..self.connections.len() {
             let connection = &mut self.connections[i];
-            if connection.is_over {
-                continue;
-            }
-            if let Err(ended) = connection.check_progress(now) {
-                self.end(i, ended);
-            } else if connection.ping_if_due(now) {
-                self.flush(i, now);
+            if connection.link.is_up() {
+                if let Err(ended) = connection.check_progress(now) {
+                    self.end(i, ended);
+                } else if connection.ping_if_due(now) {
+                    self.flush(i, now);
+                }
+            } else if connection.link.is_hopeless(now) {
+                self.give_up(i);
+            } else if connection.link.is_dial_late(now) {
+                self.lose(i, now);
+            } else {
+                self.dial(i, now);
             }
         }
     }
 
-    /// Takes a connection out of use. After closeSession that is as it should be.
+    /// A connection has ended: after closeSession that is as it should be, or else it is to be had again.
     fn end(&mut self, i: usize, ended: Ended) {
         let connection = &mut self.connections[i];
-        let expected = connection.is_closing() && matches!(ended, Ended::ByServer | Ended::Socket(_));
-        self.busy -= usize::from(connection.lane().operations > 0);
-        let unanswered = connection.give_up();
-        self.outstanding -= unanswered;
-        if !expected {
-            self.faults.lost(unanswered as u64, || format!("{}: {ended}", connection.server));
+        if connection.is_closing() {
+            if !matches!(ended, Ended::ByServer | Ended::Socket(_)) {
+                self.faults.lost(|| format!("{}: {ended}", connection.link.server()));
+            }
+            return self.give_up(i);
         }
+        self.faults.lost(|| format!("{}: {ended}", connection.link.server()));
+        self.down += 1;
+        let now = now_ns();
+        self.lose(i, now);
+        self.dial(i, now);
+    }
+
+    /// A connection was lost, or could not be had.
+    fn lose(&mut self, i: usize, now: u64) {
+        let connection = &mut self.connections[i];
+        // It may be gone from the poll already.
+        let _ = self.poll.registry().deregister(&mut connection.stream);
+        connection.lose(now);
+    }
+
+    /// Begins to dial if it is time to.
+    fn dial(&mut self, i: usize, now: u64) {
+        let connection = &mut self.connections[i];
+        let Some(dialled) = connection.link.dial_if_due(now) else { return };
+        let registered = dialled.and_then(|stream| {
+            connection.stream = stream;
+            self.poll.registry().register(&mut connection.stream, Token(i), INTEREST)
+        });
+        if registered.is_err() {
+            self.lose(i, now);
+        }
+    }
+
+    /// Goes on with a dial.
+    fn dial_on(&mut self, i: usize) {
+        let now = now_ns();
+        match self.connections[i].on_dial_ready(now, &self.payloads) {
+            Ok((Dialled::NotYet, _)) => {}
+            Ok((Dialled::Expired, _)) => {
+                self.recovery.expired += 1;
+                self.lose(i, now);
+            }
+            Ok((Dialled::Resumed, repeated)) => {
+                self.down -= 1;
+                self.recovery.reconnects += 1;
+                self.recovery.repeated += repeated as u64;
+                self.flush(i, now);
+            }
+            Err(_) => self.lose(i, now),
+        }
+    }
+
+    /// Takes a connection out of use for good.
+    fn give_up(&mut self, i: usize) {
+        let connection = &mut self.connections[i];
+        if connection.link.is_over() {
+            return;
+        }
+        self.down -= usize::from(!connection.link.is_up());
+        self.busy -= usize::from(connection.lane().operations > 0);
+        let unanswered = if connection.is_closing() { 0 } else { connection.outstanding() };
+        self.outstanding -= connection.outstanding();
+        self.faults.unanswered += unanswered as u64;
+        connection.give_up();
         // It may be gone from the poll already.
         let _ = self.poll.registry().deregister(&mut connection.stream);
     }
@@ -330,8 +450,11 @@ impl Worker {
     /// After the drain: connections that still wait for answers are of no more use.
     fn abandon(&mut self) {
         for i in 0..self.connections.len() {
-            if self.connections[i].outstanding() > 0 {
-                self.end(i, Ended::Undrained(DRAIN_NS_MAX / MS_NS));
+            let connection = &self.connections[i];
+            if connection.outstanding() > 0 {
+                let ended = Ended::Undrained(DRAIN_NS_MAX / MS_NS);
+                self.faults.lost(|| format!("{}: {ended}", connection.link.server()));
+                self.give_up(i);
             }
         }
     }

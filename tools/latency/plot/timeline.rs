@@ -32,6 +32,8 @@ struct Line {
     stalls: Vec<(f64, f64)>,
     per_second: f64,
     longest_gap_us: f64,
+    /// When a command was run, and which.
+    command: Option<(f64, String)>,
 }
 
 /// What a line shows of a column.
@@ -105,6 +107,16 @@ impl Timelines {
                 let text = format!("nothing for {}", with_unit((to - from) * 1e6));
                 let at = ((from + to) / 2.0, ends.end * 0.95);
                 chart.draw_series([Text::new(text, at, style)])?;
+            }
+            if let Some((seconds, command)) = &results.command {
+                let line = [(*seconds, ends.start), (*seconds, ends.end)];
+                chart.draw_series([PathElement::new(line, look.axis())])?;
+                // On the side that has more room.
+                let is_late = *seconds > self.seconds() / 2.0;
+                let (side, text) =
+                    if is_late { (HPos::Right, format!("{command} ")) } else { (HPos::Left, format!(" {command}")) };
+                let style = look.text().pos(Pos::new(side, VPos::Bottom));
+                chart.draw_series([Text::new(text, (*seconds, ends.start * 1.05), style)])?;
             }
             let lines: [(Value, ShapeStyle); 3] = [
                 (|column| column.max, look.line(i, 0.35, 2)),
@@ -180,6 +192,7 @@ impl Line {
             stalls,
             per_second: run.operations_per_second,
             longest_gap_us: run.longest_gap_us,
+            command: run.during.as_ref().and_then(|during| Some((during.began_seconds?, during.command.clone()))),
         }
     }
 
