@@ -265,6 +265,12 @@ impl LoadOptions {
         }
     }
 
+    /// Unanswered requests on each connection, if that is for the options to say.
+    pub fn outstanding(&self) -> Option<u32> {
+        let is_said = self.rate.is_none() && !matches!(self.op, Op::Watch | Op::Session | Op::Resume);
+        is_said.then_some(self.outstanding)
+    }
+
     /// How many setData are in a multi, if that is what the load is made of.
     pub fn multi_parts(&self) -> Option<u32> {
         (self.op == Op::Multi).then_some(self.multi)

@@ -58,7 +58,8 @@ impl Progress {
                 Goal::Time { whole_ms, .. } => whole_ms,
                 Goal::Operations(operations) => operations,
             });
-            let style = ProgressStyle::with_template("{prefix:>24} {bar:30} {msg}").expect("the template is valid");
+            let style =
+                ProgressStyle::with_template("{prefix:>16} {bar:20} {wide_msg}").expect("the template is valid");
             bar.set_style(style);
             bar.set_prefix(label);
             let begin = Instant::now();

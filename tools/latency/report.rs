@@ -132,9 +132,10 @@ fn fault_lines(faults: &FaultCounts) -> Vec<String> {
 pub fn describe(run: &Run) -> String {
     let pace = match (run.rate, run.outstanding) {
         (Some(rate), _) => format!("{} connections at {} /s (open loop)", run.connections, thousands(rate)),
-        (None, outstanding) => {
-            format!("{} connections x {} outstanding (closed loop)", run.connections, outstanding.unwrap_or(1))
+        (None, Some(outstanding)) => {
+            format!("{} connections x {outstanding} outstanding (closed loop)", run.connections)
         }
+        (None, None) => format!("{} connections (closed loop)", run.connections),
     };
     format!("{}, {pace}", what(run))
 }
@@ -151,7 +152,8 @@ pub fn what(run: &Run) -> String {
     if let Some(spread) = &run.spread {
         text += &format!(", {spread} keys");
     }
-    format!("{text}, {} bytes", run.size_bytes)
+    // Sessions have no data.
+    if matches!(run.op.as_str(), "session" | "resume") { text } else { format!("{text}, {} bytes", run.size_bytes) }
 }
 
 fn pace(run: &Run) -> String {

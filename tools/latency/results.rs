@@ -254,7 +254,7 @@ impl Run {
             servers: options.servers.clone(),
             connections: options.connections,
             rate: options.rate,
-            outstanding: options.rate.is_none().then_some(options.outstanding),
+            outstanding: options.outstanding(),
             threads: options.threads,
             keys: options.keys(),
             warmup_seconds: options.warmup_ns() as f64 / 1e9,
