@@ -16,6 +16,7 @@ use super::broadcast::Broadcast;
 use crate::server::config::Config;
 use crate::server::metrics::LogMetrics;
 use crate::storage::apache_log;
+use crate::storage::compression::Compression;
 use crate::storage::error::StorageError;
 use crate::storage::log::Filled;
 use crate::storage::replace;
@@ -46,6 +47,7 @@ pub struct Upkeep {
     segment_bytes: u64,
     digests: bool,
     snapshots_kept: usize,
+    compression: Compression,
     snap_count: u64,
     snap_bytes: Option<u64>,
     next_sequence: RefCell<u64>,
@@ -79,6 +81,7 @@ impl Upkeep {
             segment_bytes: segments::file_bytes(config.log.segment_bytes),
             digests: config.digest_enabled,
             snapshots_kept: config.snapshot.retain as usize,
+            compression: config.snapshot.compression,
             snap_count: config.snapshot.transactions.into(),
             snap_bytes: config.snapshot.log_bytes,
             next_sequence: RefCell::new(next_sequence),
@@ -205,7 +208,9 @@ impl Upkeep {
         let _nobody_else = self.snapshot_files.acquire_permit(1).await.expect(NEVER_CLOSED);
         let dir = self.snapshot_dir.clone();
         let metrics = Arc::clone(self.broadcast.metrics());
-        let written = blocking(move || snapshot::write(&dir, &source, leave_disk_to_flushes(&metrics))).await?;
+        let compression = self.compression;
+        let written =
+            blocking(move || snapshot::write_as(&dir, &source, compression, leave_disk_to_flushes(&metrics))).await?;
         self.newest_snapshot.set(Some(written.zxid));
         let dir = self.snapshot_dir.clone();
         let kept = blocking(move || snapshot::list(&dir)).await?;
@@ -224,7 +229,8 @@ impl Upkeep {
             return Ok(());
         }
         let dir = self.snapshot_dir.clone();
-        blocking(move || snapshot::write(&dir, &source, |_| {})).await.map(drop)
+        let compression = self.compression;
+        blocking(move || snapshot::write_as(&dir, &source, compression, |_| {})).await.map(drop)
     }
 
     /// Segments whose transactions are all in a snapshot at `zxid` may be used again.

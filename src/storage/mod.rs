@@ -11,6 +11,7 @@ pub mod snapshot_format;
 // edge
 pub mod apache_log;
 pub mod convert;
+pub mod compression;
 pub mod epoch;
 pub mod inspect;
 pub mod mmap;

@@ -7,7 +7,7 @@
 //! Source: `FileSnap.java`, `FileTxnSnapLog.java`, `PurgeTxnLog.java`.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use rustix::fs::{Advice, fadvise};
 use simd_adler32::Adler32;
 use tracing::{info, warn};
 
+use super::compression::{Compression, Writer};
 use super::error::StorageError;
 use super::snapshot_format::{CHUNK_BYTES, Decoded, Encoder, Form, SnapshotSource};
 use super::snapshot_load::{self, LoadError};
@@ -66,31 +67,45 @@ pub struct SnapshotInfo {
 pub fn write(
     dir: &Path,
     source: &SnapshotSource,
+    progress: impl FnMut(Progress),
+) -> Result<SnapshotInfo, StorageError> {
+    write_as(dir, source, Compression::None, progress)
+}
+
+/// [`write()`], compressed. `progress` counts the bytes before that.
+pub fn write_as(
+    dir: &Path,
+    source: &SnapshotSource,
+    compression: Compression,
     mut progress: impl FnMut(Progress),
 ) -> Result<SnapshotInfo, StorageError> {
     let start = Instant::now();
     let zxid = source.tree.zxid();
-    let path = dir.join(file_name(zxid));
+    let path = dir.join(file_name(zxid) + compression.suffix());
     info!("Snapshotting: {zxid} to {}", path.display());
 
     let temp_path = dir.join(format!("{TEMP_PREFIX}{:x}{TEMP_SUFFIX}", zxid.0));
     let options = File::options().read(true).write(true).create_new(true).to_owned();
-    let mut file = options.open(&temp_path).map_err(StorageError::io("create", &temp_path))?;
+    let file = options.open(&temp_path).map_err(StorageError::io("create", &temp_path))?;
     let temp = Temp { path: temp_path };
+    let mut writer = Writer::new(compression, file);
     let mut encoder = Encoder::new(source, Form::File);
     let mut chunk = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
     let (mut bytes, mut flushed) = (0, 0);
     while encoder.next_chunk(&mut chunk) {
-        file.write_all(&chunk).map_err(StorageError::io("write", &temp.path))?;
+        writer.write_all(&chunk).map_err(StorageError::io("write", &temp.path))?;
         bytes += chunk.len() as u64;
         if bytes - flushed >= FLUSH_BYTES {
-            file.sync_data().map_err(StorageError::io("flush", &temp.path))?;
+            writer.file().sync_data().map_err(StorageError::io("flush", &temp.path))?;
             flushed = bytes;
         }
         progress(Progress::Written(bytes));
     }
+    let mut file = writer.finish().map_err(StorageError::io("write", &temp.path))?;
     file.sync_all().map_err(StorageError::io("flush", &temp.path))?;
-    verify(&mut file, &temp.path, bytes, encoder.checksum(), |verified| progress(Progress::Verified(verified)))?;
+    let written = Written { compression, bytes, checksum: encoder.checksum() };
+    verify(&mut file, &temp.path, &written, |verified| progress(Progress::Verified(verified)))?;
+    let bytes = file.metadata().map_err(StorageError::io("look at", &temp.path))?.len();
 
     fs::rename(&temp.path, &path).map_err(StorageError::io("rename to its final name", &temp.path))?;
     sync_directory(dir)?;
@@ -99,23 +114,27 @@ pub fn write(
     Ok(SnapshotInfo { zxid, path, bytes, elapsed })
 }
 
-/// Reads a file back, from the disk rather than from memory if that can be had, and compares it by its checksum:
-/// that of the whole covers all seals.
-fn verify(
-    file: &mut File,
-    path: &Path,
+/// What was put into a file.
+struct Written {
+    compression: Compression,
+    /// Before the compression.
     bytes: u64,
     checksum: u32,
-    mut progress: impl FnMut(u64),
-) -> Result<(), StorageError> {
+}
+
+/// Reads a file back, from the disk rather than from memory if that can be had, and compares it by its checksum:
+/// that of the whole covers all seals.
+fn verify(file: &mut File, path: &Path, written: &Written, mut progress: impl FnMut(u64)) -> Result<(), StorageError> {
     // Advice only: where it is not taken, the bytes come from memory.
     let _ = fadvise(&*file, 0, None, Advice::DontNeed);
     file.seek(SeekFrom::Start(0)).map_err(StorageError::io("read", path))?;
+    let Written { compression, bytes, checksum } = *written;
+    let mut from = compression.reader(&*file);
     let mut found = Adler32::new();
     let mut read = 0;
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
-        let len = file.read(&mut chunk).map_err(StorageError::io("read", path))?;
+        let len = from.read(&mut chunk).map_err(StorageError::io("read", path))?;
         if len == 0 {
             break;
         }
@@ -166,27 +185,6 @@ pub struct SnapshotFile {
     pub bytes: u64,
     /// Whether Apache compressed it.
     pub compression: Compression,
-}
-
-/// `zookeeper.snapshot.compression.method`, which shows in the name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Compression {
-    /// `snapshot.<zxid>`
-    None,
-    /// `snapshot.<zxid>.gz`
-    Gzip,
-    /// `snapshot.<zxid>.snappy`
-    Snappy,
-}
-
-impl Compression {
-    fn magic(self) -> &'static [u8] {
-        match self {
-            Compression::None => b"",
-            Compression::Gzip => b"\x1f\x8b",
-            Compression::Snappy => b"\x82SNAPPY\0",
-        }
-    }
 }
 
 /// The snapshots of a directory that look whole, newest first. Whether one is shows only when it is loaded.
@@ -272,8 +270,7 @@ pub struct Loaded {
 ///
 /// A damaged one is passed over with a warning: the log goes back to before the older ones. Errors with
 /// `NoValidSnapshot` if there are snapshots but none can be loaded; Apache begins with an empty tree when all of
-/// them are cut short and there is no log, which loses the data. Errors with `Unsupported` if the next one to be
-/// loaded is compressed.
+/// them are cut short and there is no log, which loses the data.
 ///
 /// With `until`, one that may show later transactions is passed over too.
 pub fn load_newest(dir: &Path, until: Option<Zxid>) -> Result<Option<Loaded>, StorageError> {
@@ -281,15 +278,6 @@ pub fn load_newest(dir: &Path, until: Option<Zxid>) -> Result<Option<Loaded>, St
     let until = until.unwrap_or(Zxid(i64::MAX));
     let named = list_by_name(dir)?.len();
     for file in list(dir)?.into_iter().filter(|file| file.zxid <= until).take(CANDIDATES_MAX) {
-        if file.compression != Compression::None {
-            return Err(StorageError::Unsupported {
-                path: file.path,
-                what: "it is a compressed snapshot, and ringkeeper reads plain ones only".to_owned(),
-                remedy: "Start the Apache server once with snapshot.compression.method empty, so that it writes a \
-                         plain one"
-                    .to_owned(),
-            });
-        }
         match load(&file) {
             Ok(loaded) if loaded.last_recorded.is_some_and(|last| last > until) => {}
             Ok(loaded) => return Ok(Some(loaded)),
@@ -321,22 +309,23 @@ fn read(file: &SnapshotFile) -> Result<(Decoded, u64), StorageError> {
         if last_told.elapsed() >= PROGRESS_INTERVAL {
             last_told = Instant::now();
             info!(
-                "Reading snapshot {}: {} % of {} bytes",
+                "Reading snapshot {}: {} MiB so far, of a file of {}",
                 file.path.display(),
-                100 * bytes / file.bytes.max(1),
-                file.bytes
+                bytes >> 20,
+                file.bytes >> 20
             );
         }
     };
-    let decoded = snapshot_load::load(from, file.zxid, progress).map_err(|error| match error {
-        LoadError::Io(source) => StorageError::Io { operation: "read", path: file.path.clone(), source },
-        LoadError::Format(error) => StorageError::Damaged {
-            path: file.path.clone(),
-            offset: error.offset,
-            what: error.what,
-            remedy: "An older snapshot and the log are used if they are there".to_owned(),
-        },
-    })?;
+    let decoded =
+        snapshot_load::load(file.compression.reader(from), file.zxid, progress).map_err(|error| match error {
+            LoadError::Io(source) => StorageError::Io { operation: "read", path: file.path.clone(), source },
+            LoadError::Format(error) => StorageError::Damaged {
+                path: file.path.clone(),
+                offset: error.offset,
+                what: error.what,
+                remedy: "An older snapshot and the log are used if they are there".to_owned(),
+            },
+        })?;
     Ok((decoded, read))
 }
 
@@ -398,6 +387,28 @@ mod tests {
 
     fn write_state(dir: &TempDir, znodes: i64) -> SnapshotInfo {
         write(dir.path(), &SnapshotSource::of(&state(znodes), true), |_| {}).unwrap()
+    }
+
+    #[test]
+    fn compressed_snapshots_are_written_verified_and_loaded() {
+        let dir = TempDir::new("snapshot-compressed");
+        let data_tree = state(2000);
+        let source = SnapshotSource::of(&data_tree, true);
+        for (compression, name) in
+            [(Compression::Gzip, "snapshot.7d0.gz"), (Compression::Snappy, "snapshot.7d0.snappy")]
+        {
+            let info = write_as(dir.path(), &source, compression, |_| {}).unwrap();
+            assert_eq!(dir.names(), [name]);
+            assert_eq!(info.bytes, fs::metadata(&info.path).unwrap().len());
+            let loaded = load_newest(dir.path(), None).unwrap().unwrap();
+            assert_eq!((loaded.zxid, loaded.data_tree.tree().digest()), (Zxid(2000), data_tree.tree().digest()));
+            let whole = fs::read(&info.path).unwrap();
+            for cut in [9, 20, whole.len() / 2, whole.len() - 1] {
+                fs::write(&info.path, &whole[..cut]).unwrap();
+                assert!(load_newest(dir.path(), None).is_err(), "{name} cut at {cut}");
+            }
+            fs::remove_file(&info.path).unwrap();
+        }
     }
 
     #[test]
@@ -470,20 +481,6 @@ mod tests {
         }
         assert!(load_newest(dir.path(), None).unwrap().is_none());
         assert_eq!(dir.names(), others);
-    }
-
-    #[test]
-    fn a_compressed_snapshot_is_refused_with_its_name() {
-        let dir = TempDir::new("snapshot-compressed");
-        write_state(&dir, 3);
-        fs::write(dir.path().join("snapshot.2.gz"), b"\x1f\x8b\x08 and so on").unwrap();
-        assert_eq!(load_newest(dir.path(), None).unwrap().unwrap().zxid, Zxid(3));
-        fs::write(dir.path().join("snapshot.4.snappy"), b"\x82SNAPPY\0 and so on").unwrap();
-        let error = load_newest(dir.path(), None).err().unwrap();
-        assert!(matches!(&error, StorageError::Unsupported { path, .. } if path.ends_with("snapshot.4.snappy")));
-        // One that only pretends to be compressed is none.
-        fs::write(dir.path().join("snapshot.4.snappy"), b"\x83SNAPPY\0 and so on").unwrap();
-        assert_eq!(load_newest(dir.path(), None).unwrap().unwrap().zxid, Zxid(3));
     }
 
     #[test]

@@ -30,8 +30,9 @@ def change(client, live, turn):
         client.set("/large", os.urandom(100))
 
 
-def swap(data):
-    apache = Server(APACHE, VERSION, data, options=["--cfg", "snapCount=100"])
+def swap(data, compression):
+    apache = Server(APACHE, VERSION, data,
+                    options=["--cfg", "snapCount=100", "--cfg", f"snapshot.compression.method={compression}"])
     apache.start()
     ringkeeper = Ringkeeper(RINGKEEPER, os.path.join(data, "zoo.cfg"))
     serving = apache
@@ -58,10 +59,13 @@ def swap(data):
                 one.assert_it_goes_on()
             assert_same(expected, read_all(apache), when)
             metrics = dict(line.split("\t") for line in four_letters(apache.port, b"mntr").splitlines())
+            written = [file.name for file in pathlib.Path(data, "version-2").glob("snapshot.*")]
+            assert all(name.endswith(compression) for name in written), written
             assert metrics["zk_digest_mismatches_count"] == "0", (when, metrics)
         said = pathlib.Path(data, "apache.log").read_text()
         assert "igests are not" not in said and "problem reading snap" not in said, said
-        print(f"Apache {VERSION}: {2 * ROUNDS} times from one server to the other, {len(expected.splitlines())} znodes")
+        print(f"Apache {VERSION}: {2 * ROUNDS} times from one server to the other, {len(expected.splitlines())} znodes,",
+              f"snapshots {compression or 'plain'}")
     finally:
         if serving:
             serving.stop()
@@ -69,13 +73,14 @@ def swap(data):
 
 def main():
     logging.disable(logging.CRITICAL)
-    data = tempfile.mkdtemp()
-    try:
-        swap(data)
-    except BaseException:
-        print(f"kept for a look: {data}", file=sys.stderr)
-        raise
-    shutil.rmtree(data)
+    for compression in ("", "gz", "snappy"):
+        data = tempfile.mkdtemp()
+        try:
+            swap(data, compression)
+        except BaseException:
+            print(f"kept for a look: {data}", file=sys.stderr)
+            raise
+        shutil.rmtree(data)
     sys.stdout.flush()
     # Clients that were not closed still try to reconnect.
     os._exit(0)

@@ -26,6 +26,7 @@ use std::time::Duration;
 use crate::cnxn::RequestThrottle;
 use crate::request::{containers, throttle};
 use crate::server::placement;
+use crate::storage::compression::Compression;
 use crate::tree::ExtendedTypes;
 
 pub mod data_dirs;
@@ -156,6 +157,8 @@ pub struct SnapshotConfig {
     pub transactions: u32,
     /// `snapSizeLimitInKb` in bytes: log bytes between snapshots, drawn alike; `None` (0 and less) is off.
     pub log_bytes: Option<u64>,
+    /// `snapshot.compression.method`: how snapshots are written. All are read.
+    pub compression: Compression,
     /// `snapshot.trust.empty`: logs without any snapshot are replayed rather than refused.
     pub trust_empty: bool,
     /// `autopurge.snapRetainCount`, at least 3: snapshots that purging keeps.

@@ -10,6 +10,7 @@ use super::error::{ConfigError, InvalidValue, Place};
 use super::keys::{self, Support};
 use super::settings::{Setting, Settings};
 use super::*;
+use crate::storage::compression::Compression;
 use crate::zab::quorum::Host;
 
 /// Default of `clientPortListenBacklog` and of both session timeouts in the file.
@@ -230,6 +231,11 @@ fn snapshot(settings: &mut Settings) -> SnapshotConfig {
     SnapshotConfig {
         transactions,
         log_bytes: settings.limit::<u64>("snapSizeLimitInKb").map(|kib| kib * 1024),
+        compression: match settings.text("snapshot.compression.method").to_ascii_lowercase().as_str() {
+            "gz" => Compression::Gzip,
+            "snappy" => Compression::Snappy,
+            _ => Compression::None,
+        },
         trust_empty: settings.is_on("snapshot.trust.empty"),
         retain,
         purge_interval: settings

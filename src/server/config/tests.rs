@@ -149,7 +149,7 @@ fn what_would_be_unsafe_to_ignore_is_refused() {
         "sessionRequireClientSASLAuth=true",
         "authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider",
         "DigestAuthenticationProvider.digestAlg=BOGUS",
-        "snapshot.compression.method=gz",
+        "snapshot.compression.method=lz4",
         "db.autocreate=false",
         "oraclePath=/d/oracle",
         "audit.enable=true",
@@ -164,6 +164,8 @@ fn what_would_be_unsafe_to_ignore_is_refused() {
         "authProvider.1=org.apache.zookeeper.server.auth.DigestAuthenticationProvider",
         "DigestAuthenticationProvider.digestAlg=sha-1",
         "snapshot.compression.method=",
+        "snapshot.compression.method=gz",
+        "snapshot.compression.method=snappy",
         "audit.enable=False",
         "electionAlg=3",
     ] {
@@ -269,6 +271,7 @@ fn defaults() {
     };
     assert_eq!(config.log, log);
     let snapshot = SnapshotConfig {
+        compression: Compression::None,
         transactions: 100_000,
         log_bytes: Some(4 << 30),
         trust_empty: false,

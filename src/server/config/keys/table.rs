@@ -146,7 +146,7 @@ pub(super) static KEYS: &[Key] = &[
     no_effect("flushDelay", any_long("ms"), "0", GROUP_COMMIT),
     no_effect("maxWriteQueuePollTime", any_long("ms"), "0", GROUP_COMMIT),
     no_effect("maxBatchSize", any_int("transactions"), "1000", GROUP_COMMIT),
-    refused("snapshot.compression.method", Word(&["", "CHECKED"]), "", "compressed snapshots are neither written nor read yet; remove it"),
+    honoured("snapshot.compression.method", Word(&["", "gz", "snappy", "CHECKED"]), ""),
     honoured("snapshot.trust.empty", Bool, "false"),
     honoured("datadir.autocreate", Bool, "true"),
     refused("db.autocreate", Bool, "true", "an empty data directory starts a new database in this release; remove it, or set datadir.autocreate=false to catch a missing volume"),
