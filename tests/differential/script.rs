@@ -136,7 +136,9 @@ impl Step {
 
     /// Whether what comes next must wait: the connection may be gone then.
     pub fn may_end(&self) -> bool {
-        (self.wants_quiet() && self.name != "connect") || self.name == "close"
+        // A handshake that asks for nothing odd is answered, and requests may follow it in one go.
+        let is_plain = self.name == "connect" && self.bends.is_empty() && self.argument("session").is_none();
+        (self.wants_quiet() && !is_plain) || self.name == "close"
     }
 
     /// Whether it speaks on a fresh connection.
