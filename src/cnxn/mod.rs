@@ -306,13 +306,10 @@ impl Cnxns {
             if cnxn.close.is_some() {
                 return Progress::Closing;
             }
-            if matches!(cnxn.phase, Phase::Shaking { .. } | Phase::Asked)
-                || (tight && cnxn.unsent() > 0)
-                || (over && !cnxn.pending.is_empty())
-            {
+            if matches!(cnxn.phase, Phase::Shaking { .. } | Phase::Asked) || (over && !cnxn.pending.is_empty()) {
                 return Progress::Paused;
             }
-            if cnxn.out.len() > OUTPUT_PAUSE_BYTES {
+            if cnxn.out.len() > OUTPUT_PAUSE_BYTES || (tight && cnxn.unsent() > 0) {
                 return Progress::Full;
             }
             if cnxn.phase == Phase::New

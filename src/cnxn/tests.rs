@@ -47,7 +47,8 @@ fn settings() -> Settings {
 impl World {
     fn new(settings: Settings) -> World {
         let tree = DataTree::new();
-        let cnxns = Cnxns::new(settings.clone(), tree.tree().clone());
+        let mut cnxns = Cnxns::new(settings.clone(), tree.tree().clone());
+        cnxns.serve("standalone", tree.tree().clone());
         let now = Instant(1_000_000);
         let sessions = Sessions::new(2_000, 0, 1, WallMs(1));
         let pipeline = Pipeline::new(tree, sessions, settings.rules, containers::Settings::default(), true, now);

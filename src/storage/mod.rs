@@ -10,8 +10,8 @@ pub mod snapshot_format;
 
 // edge
 pub mod apache_log;
-pub mod convert;
 pub mod compression;
+pub mod convert;
 pub mod epoch;
 pub mod inspect;
 pub mod mmap;

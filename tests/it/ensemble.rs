@@ -256,10 +256,11 @@ fn a_lost_leaders_own_transaction_is_cut() {
         ensemble.servers[leader].kill();
         rest.iter().for_each(|index| ensemble.servers[*index].spawn());
         ensemble.wait_for_leader_among(&rest);
-        let known = format!("/known_{round}");
-        ensemble.servers[rest[0]].client().call(&create(&known, Some(b"x"))).ok();
+        // Before the new epoch has a transaction; after it, it would be a SNAP.
         ensemble.servers[leader].spawn();
         ensemble.wait_until_all_serve();
+        let known = format!("/known_{round}");
+        ensemble.servers[rest[0]].client().call(&create(&known, Some(b"x"))).ok();
         ensemble.assert_everywhere(&path, None);
         ensemble.assert_everywhere(&known, Some(b"x"));
         // Now and then the leader has stepped down before the write came.
