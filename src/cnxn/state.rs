@@ -244,7 +244,7 @@ pub struct CnxnInfo {
     pub peer: SocketAddr,
     /// Requests without a reply.
     pub queued: usize,
-    /// See [`Counts`].
+    /// See `Counts`.
     pub counts: Counts,
     /// 0 before the handshake.
     pub session: SessionId,

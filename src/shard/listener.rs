@@ -47,7 +47,7 @@ fn try_open(addr: SocketAddr, backlog: Option<u32>) -> io::Result<OwnedFd> {
 }
 
 /// Has the kernel find out that the other end of a connection between servers is gone, host and all: a probe after
-/// [`PROBE_AFTER`] of silence, and an end after [`GONE_AFTER`] without an answer. Nothing else is sent on an idle one.
+/// `PROBE_AFTER` of silence, and an end after `GONE_AFTER` without an answer. Nothing else is sent on an idle one.
 pub fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     // SAFETY: the stream, which owns the descriptor, is borrowed for longer than the descriptor is used.
     let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };

@@ -113,7 +113,7 @@ impl Meta {
 
 /// A znode with everything below it. Cloning shares all of that; changing a clone copies what changes.
 ///
-/// It is 32 bytes in its parent's leaf and one allocation, which holds what [`super::packed`] describes. A change of
+/// It is 32 bytes in its parent's leaf and one allocation, which holds what `tree/packed.rs` describes. A change of
 /// metadata is made in place where no other version sees the znode and the length stays the same, and otherwise by
 /// making that allocation anew, data included.
 #[derive(Clone)]

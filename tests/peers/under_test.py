@@ -9,7 +9,7 @@ from apache_server import dump, four_letters
 from kazoo import security
 from kazoo.client import KazooState
 
-WAIT_SECONDS_MAX = 20
+WAIT_SECONDS_MAX = 60
 SUPER = ("digest", "super:super")
 
 

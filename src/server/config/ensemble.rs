@@ -1,7 +1,7 @@
 //! The ensemble that this server belongs to, if any: server lines, groups and weights from zoo.cfg or from the dynamic
 //! file, the file `myid`, and what only members of an ensemble use.
 //!
-//! [`read`] decides between standalone and ensemble; [`config`] makes the [`EnsembleConfig`] of the latter.
+//! `read` decides between standalone and ensemble; `config` makes the [`EnsembleConfig`] of the latter.
 
 use std::collections::BTreeMap;
 use std::fs;

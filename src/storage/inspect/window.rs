@@ -58,7 +58,7 @@ impl Window {
         Ok(())
     }
 
-    /// `len` bytes from `position`; fewer where the file ends. `len` is at most [`WINDOW_BYTES`].
+    /// `len` bytes from `position`; fewer where the file ends. `len` is at most `WINDOW_BYTES`.
     pub fn at(&mut self, position: u64, len: usize) -> Result<&[u8], StorageError> {
         assert!(len <= WINDOW_BYTES, "a window is as large as it is");
         let end = position.saturating_add(len as u64).min(self.bytes);
