@@ -125,7 +125,7 @@ impl ClientShard {
             let asked = self.slow_words.next().await;
             self.admin.tick(&mut self.cnxns.borrow_mut());
             let work = self.admin.work_out(asked.word, self.clock.now(), self.clock.wall());
-            let text = glommio::executor().spawn_blocking(work).await;
+            let text = super::blocking(work).await;
             self.cnxns.borrow_mut().answer_text(asked.cnxn, &text);
             self.hand_on(None);
         }

@@ -17,6 +17,7 @@ use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::task::JoinHandle;
 
+use super::blocking;
 use super::broadcast::Broadcast;
 use super::listener;
 use super::mesh::Queue;
@@ -192,7 +193,7 @@ impl LearnerPort {
             (Ok(Recovery { data_tree, .. }), None) => data_tree,
             (Ok(Recovery { data_tree, .. }), Some(zxid)) if data_tree.tree().zxid() == zxid => {
                 tracing::info!("Truncating log to get in sync with the leader {zxid}");
-                let source = SnapshotSource::of(&data_tree, true);
+                let source = self.upkeep.source_of(&data_tree);
                 if let Err(error) = self.upkeep.replace(source).await {
                     return self.broadcast.fail(format!("the log could not be cut after {zxid}: {error}"));
                 }
@@ -438,8 +439,4 @@ fn mode_name(mode: Mode) -> &'static str {
         Mode::Following => "FOLLOWING",
         Mode::Observing => "OBSERVING",
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    glommio::executor().spawn_blocking(work).await
 }

@@ -21,3 +21,8 @@ pub mod mesh;
 pub mod peers;
 pub mod stalls;
 pub mod upkeep;
+
+/// Runs what blocks on a helper thread of this shard.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    glommio::executor().spawn_blocking(work).await
+}

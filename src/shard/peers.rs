@@ -439,7 +439,7 @@ async fn look_up(address: &HostPort) -> io::Result<Vec<SocketAddr>> {
     }
     let host = address.host.as_str().to_owned();
     let look_up = move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
-    glommio::executor().spawn_blocking(look_up).await
+    super::blocking(look_up).await
 }
 
 /// What is in the air between a socket and the state machines.

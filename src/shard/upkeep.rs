@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use glommio::sync::Semaphore;
 
+use super::blocking;
 use super::broadcast::Broadcast;
 use crate::server::config::Config;
 use crate::server::metrics::LogMetrics;
@@ -135,8 +136,7 @@ impl Upkeep {
                     break;
                 }
             }
-            let take = |data_tree: &DataTree, _| SnapshotSource::of(data_tree, self.digests);
-            let Some(source) = self.broadcast.with_state(take) else { continue };
+            let Some(source) = self.broadcast.with_state(|data_tree, _| self.source_of(data_tree)) else { continue };
             let serving = self.broadcast.serving_changes();
             last = source.tree.zxid();
             last_bytes = self.broadcast.log_bytes();
@@ -162,13 +162,22 @@ impl Upkeep {
     pub async fn purge(self: Rc<Self>, interval: Option<Duration>) {
         let Some(interval) = interval else { return };
         loop {
-            let (snapshots, logs, keep) = (self.snapshot_dir.clone(), self.log_dir.clone(), self.snapshots_kept);
-            let _nobody_else = self.snapshot_files.acquire_permit(1).await.expect(NEVER_CLOSED);
-            if let Err(error) = blocking(move || purge_once(&snapshots, &logs, keep)).await {
+            if let Err(error) = self.purge_now().await {
                 tracing::warn!("Old snapshots stay: {error}");
             }
             glommio::timer::sleep(interval).await;
         }
+    }
+
+    async fn purge_now(&self) -> Result<(), StorageError> {
+        let _nobody_else = self.snapshot_files.acquire_permit(1).await.expect(NEVER_CLOSED);
+        let (snapshots, logs, keep) = (self.snapshot_dir.clone(), self.log_dir.clone(), self.snapshots_kept);
+        blocking(move || purge_once(&snapshots, &logs, keep)).await
+    }
+
+    /// What a snapshot of `data_tree` is made of, as the configuration has it.
+    pub fn source_of(&self, data_tree: &DataTree) -> SnapshotSource {
+        SnapshotSource::of(data_tree, self.digests)
     }
 
     /// Makes `source` durable as the only state, and begins the log anew behind it.
@@ -182,8 +191,9 @@ impl Upkeep {
         self.filled.borrow_mut().clear();
         self.recyclable.borrow_mut().clear();
         self.newest_snapshot.set(None);
-        let (snapshots, logs) = (self.snapshot_dir.clone(), self.log_dir.clone());
-        blocking(move || replace::replace(&snapshots, &logs, &source)).await?;
+        let (snapshots, logs, compression) = (self.snapshot_dir.clone(), self.log_dir.clone(), self.compression);
+        blocking(move || replace::replace(&snapshots, &logs, &source, compression)).await?;
+        self.newest_snapshot.set(Some(zxid));
         self.broadcast.segment_wanted.notify();
         Ok(())
     }
@@ -223,8 +233,7 @@ impl Upkeep {
     /// Takes a snapshot of what is committed, unless there is one already. Nothing else wants the disk any more.
     pub async fn snapshot_at_stop(&self) -> Result<(), StorageError> {
         let _nobody_else = self.snapshot_files.acquire_permit(1).await.expect(NEVER_CLOSED);
-        let take = |data_tree: &DataTree, _| SnapshotSource::of(data_tree, self.digests);
-        let Some(source) = self.broadcast.with_state(take) else { return Ok(()) };
+        let Some(source) = self.broadcast.with_state(|data_tree, _| self.source_of(data_tree)) else { return Ok(()) };
         if self.newest_snapshot.get() == Some(source.tree.zxid()) {
             return Ok(());
         }
@@ -327,11 +336,6 @@ fn leave_disk_to_flushes(metrics: &LogMetrics) -> impl FnMut(snapshot::Progress)
 /// How many transactions were made from `last` to `now`, about: a new epoch begins with its own count.
 fn transactions_between(last: Zxid, now: Zxid) -> u64 {
     if last.epoch() == now.epoch() { (now.0 - last.0) as u64 } else { now.counter().into() }
-}
-
-/// Runs what blocks on a helper thread.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    glommio::executor().spawn_blocking(work).await
 }
 
 /// A number from the upper half of 1 to `limit`: servers with the same limit do not all take snapshots at once.

@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::apache_log;
+use super::compression::Compression;
 use super::error::StorageError;
 use super::segments::{self, sync_dir};
 use super::snapshot;
@@ -26,9 +27,14 @@ const IN_DOUBT: &str = "in-doubt";
 const SET_ASIDE: &str = "set-aside";
 
 /// Makes `source` durable as the only state. No segment may be open for writing.
-pub fn replace(snapshot_dir: &Path, log_dir: &Path, source: &SnapshotSource) -> Result<(), StorageError> {
+pub fn replace(
+    snapshot_dir: &Path,
+    log_dir: &Path,
+    source: &SnapshotSource,
+    compression: Compression,
+) -> Result<(), StorageError> {
     let zxid = source.tree.zxid();
-    snapshot::write(snapshot_dir, source, |_| {})?;
+    snapshot::write_as(snapshot_dir, source, compression, |_| {})?;
     let marker = snapshot_dir.join(format!("{MARKER}{:x}", zxid.0));
     File::create(&marker).and_then(|file| file.sync_all()).map_err(StorageError::io("create", &marker))?;
     sync_dir(snapshot_dir)?;
@@ -128,7 +134,7 @@ mod tests {
     fn one_state_is_left() {
         let (dir, source) = directory("replace-one");
         File::create(dir.path().join(IN_DOUBT)).unwrap();
-        replace(dir.path(), dir.path(), &source).unwrap();
+        replace(dir.path(), dir.path(), &source, Compression::None).unwrap();
         assert_eq!(dir.names(), ["currentEpoch", "snapshot.0"]);
         assert!(!is_in_doubt(dir.path()));
     }
@@ -151,7 +157,7 @@ mod tests {
         assert_eq!(dir.names(), ["currentEpoch", IN_DOUBT, SET_ASIDE]);
         assert_eq!(fs::read_dir(set_aside(dir.path(), dir.path()).unwrap()).unwrap().count(), 0);
         assert!(is_in_doubt(dir.path()));
-        replace(dir.path(), dir.path(), &source).unwrap();
+        replace(dir.path(), dir.path(), &source, Compression::None).unwrap();
         assert!(!is_in_doubt(dir.path()));
     }
 }

@@ -375,6 +375,29 @@ fn segments_are_used_again_and_the_log_stays_in_one_piece() {
 }
 
 #[test]
+fn old_snapshots_are_purged_beside_new_ones() {
+    let mut server = Server::run("snapCount=20\nautopurge.purgeInterval=1\n");
+    let mut client = server.client();
+    client.call(&create("/a", None)).ok();
+    let snapshots = |server: &Server| snapshot::list(&server.log_dir()).expect("it can be read");
+    wait_for("more snapshots than are kept", || {
+        client.call(&set("/a", Some(b"data"))).ok();
+        (snapshots(&server).len() > 4).then_some(())
+    });
+    server.stop();
+    server.start();
+    // The first of the hourly purges is at the start.
+    let kept = wait_for("a purge", || Some(snapshots(&server)).filter(|kept| kept.len() == 3));
+    let (version, last) = (server.client().call(&exists("/a", false)).stat().version, kept[0].zxid);
+    assert!(version > 20);
+    let mut client = server.client();
+    wait_for("a snapshot after a purge", || {
+        client.call(&set("/a", Some(b"data"))).ok();
+        (snapshots(&server)[0].zxid > last).then_some(())
+    });
+}
+
+#[test]
 fn a_record_larger_than_a_segment_survives_a_restart() {
     let mut server = Server::run("ringkeeper.segmentBytes=1048576\n");
     let mut client = server.client();
