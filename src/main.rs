@@ -54,6 +54,11 @@ fn start(cli: &Cli) -> Result<u8, Box<dyn std::error::Error>> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    // The allocator asks for huge pages. One is cleared as a whole when it is touched first, which keeps a shard for
+    // milliseconds where a host has to find the memory, and half of it may never be used.
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::warn!("Huge pages stay on, at the cost of memory and of pauses: {error}");
+    }
     let (stopper, stop) = mpsc::channel();
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let on_signal = stopper.clone();
