@@ -38,6 +38,8 @@ use crate::zab::quorum::{HostPort, PeerAddress};
 pub const LINK_BYTES_MAX: usize = 256 << 20;
 /// What is sent, and asked for, at a time.
 const CHUNK_BYTES: usize = 256 << 10;
+/// What is longer is not copied to be sent with what stands beside it.
+const SHORT_BYTES_MAX: usize = 16 << 10;
 /// How often a leader that refuses the connection is tried again, and how long to wait before each time: it opens its
 /// port only when it knows that it leads.
 const DIAL_PAUSES_MS: [u64; 9] = [5, 10, 20, 40, 80, 100, 100, 100, 100];
@@ -326,6 +328,7 @@ impl LearnerPort {
 
     /// Reads a link to its end, and returns what ended it.
     async fn read(&self, id: LinkId, mut stream: ReadHalf<TcpStream>) -> io::Error {
+        let mut chunk = vec![0; CHUNK_BYTES];
         let mut bytes = BytesMut::new();
         loop {
             if !self.links.borrow().contains_key(&id) {
@@ -355,7 +358,7 @@ impl LearnerPort {
                 return error;
             }
             if let Some(zxid) = snapshot {
-                match read_snapshot(&mut stream, &mut bytes, zxid).await {
+                match read_snapshot(&mut stream, &mut chunk, &mut bytes, zxid).await {
                     Ok(data_tree) => self.broadcast.happened([Event::SnapshotReceived(id, Box::new(data_tree))]),
                     Err(error) => return error,
                 }
@@ -364,28 +367,32 @@ impl LearnerPort {
             while self.broadcast.is_busy() {
                 glommio::timer::sleep(BUSY_PAUSE).await;
             }
-            if let Err(error) = fill(&mut stream, &mut bytes).await {
+            if let Err(error) = fill(&mut stream, &mut chunk, &mut bytes).await {
                 return error;
             }
         }
     }
 }
 
-/// Reads once more.
-async fn fill(stream: &mut ReadHalf<TcpStream>, bytes: &mut BytesMut) -> io::Result<()> {
-    let have = bytes.len();
-    bytes.resize(have + CHUNK_BYTES, 0);
-    let got = stream.read(&mut bytes[have..]).await;
-    bytes.truncate(have + got.as_ref().map_or(0, |got| *got));
-    match got {
-        Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other side closed it")),
-        Ok(_) => Ok(()),
-        Err(error) => Err(error),
+/// Reads once more, through `chunk`: packets share the memory of `bytes` for as long as they are kept, so none of it is for what
+/// did not come.
+async fn fill(stream: &mut ReadHalf<TcpStream>, chunk: &mut [u8], bytes: &mut BytesMut) -> io::Result<()> {
+    match stream.read(chunk).await? {
+        0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other side closed it")),
+        got => {
+            bytes.extend_from_slice(&chunk[..got]);
+            Ok(())
+        }
     }
 }
 
 /// Reads the raw stream behind a SNAP.
-async fn read_snapshot(stream: &mut ReadHalf<TcpStream>, bytes: &mut BytesMut, zxid: Zxid) -> io::Result<DataTree> {
+async fn read_snapshot(
+    stream: &mut ReadHalf<TcpStream>,
+    chunk: &mut [u8],
+    bytes: &mut BytesMut,
+    zxid: Zxid,
+) -> io::Result<DataTree> {
     let unreadable = |error: &dyn std::fmt::Display| io::Error::other(format!("the snapshot cannot be read: {error}"));
     tracing::info!("Getting a snapshot from leader {zxid}");
     let mut decoder = Decoder::new(Form::Stream, zxid);
@@ -396,17 +403,20 @@ async fn read_snapshot(stream: &mut ReadHalf<TcpStream>, bytes: &mut BytesMut, z
             let decoded = decoder.finish(&[]).map_err(|error| unreadable(&error))?;
             return Ok(decoded.data_tree);
         }
-        fill(stream, bytes).await?;
+        fill(stream, chunk, bytes).await?;
     }
 }
 
-/// Sends what is queued, until the end.
+/// Sends what is queued, until the end. What is short is sent together; proposals, which all links share, as they are.
 async fn write_all(link: Rc<Link>, mut stream: WriteHalf<TcpStream>) {
     let mut chunk = Vec::new();
     loop {
         let mut next = Some(link.out.next().await);
         chunk.clear();
         while let Some(Outgoing::Bytes(bytes)) = &next {
+            if bytes.len() > SHORT_BYTES_MAX {
+                break;
+            }
             link.bytes.set(link.bytes.get() - bytes.len());
             chunk.extend_from_slice(bytes);
             next = if chunk.len() < CHUNK_BYTES { link.out.pop() } else { None };
@@ -428,7 +438,13 @@ async fn write_all(link: Rc<Link>, mut stream: WriteHalf<TcpStream>) {
                 drop(stream.close().await);
                 return;
             }
-            Some(Outgoing::Bytes(_)) | None => {}
+            Some(Outgoing::Bytes(bytes)) => {
+                link.bytes.set(link.bytes.get() - bytes.len());
+                if stream.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+            None => {}
         }
     }
 }
