@@ -50,9 +50,46 @@ pub fn digest_id(user_and_password: &[u8]) -> String {
     format!("{user}:{hash}")
 }
 
+/// Adds an identity, if it is new, where Apache's set has it: whoAmI tells them in that order, and so does an ACL that `auth`
+/// was resolved to. The set is a hash map of Java's, from `ServerCnxn.authInfo`; those with the same place in it come in
+/// the order in which they were added.
+pub fn add_identity(ids: &mut Vec<Id>, identity: Id) {
+    if ids.contains(&identity) {
+        return;
+    }
+    ids.push(identity);
+    // It begins with 16 places, and doubles them when three quarters are taken.
+    let mut places = 16;
+    while ids.len() as u32 >= places / 4 * 3 {
+        places *= 2;
+    }
+    ids.sort_by_key(|id| {
+        let hash = java_hash(id);
+        (hash ^ (hash >> 16)) & (places - 1)
+    });
+}
+
+/// `Id.hashCode`, as the compiler of jute makes it.
+fn java_hash(id: &Id) -> u32 {
+    let of_text =
+        |text: &str| text.encode_utf16().fold(0u32, |hash, unit| hash.wrapping_mul(31).wrapping_add(u32::from(unit)));
+    [&id.scheme, &id.id].into_iter().fold(17, |hash, text| 37u32.wrapping_mul(hash).wrapping_add(of_text(text)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn identities_are_in_the_order_of_apaches_set() {
+        let digest = |user: &str, password: &str| Id::new("digest", digest_id(format!("{user}:{password}").as_bytes()));
+        let mut ids = Vec::new();
+        for id in [digest("u1", "p1"), digest("u2", "p2"), digest("u1", "p1")] {
+            add_identity(&mut ids, id);
+        }
+        // As a server of version 3.9.5 resolves `auth` for them.
+        assert_eq!(ids, [digest("u2", "p2"), digest("u1", "p1")]);
+    }
 
     #[test]
     fn a_digest_of_null_is_none() {

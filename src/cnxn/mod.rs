@@ -35,7 +35,7 @@ pub use self::state::{CloseReason, CnxnInfo};
 use self::state::{Cnxn, Counts, Pending, Phase};
 use crate::jute::{Reader as JuteReader, Write};
 use crate::proto::client::{
-    ConnectRequest, ConnectResponse, EventType, Id, ReplyHeader, RequestHeader, XID_PING, encode_event, perms,
+    AclList, ConnectRequest, ConnectResponse, EventType, Id, ReplyHeader, RequestHeader, XID_PING, encode_event, perms,
 };
 use crate::proto::frame::{self, Next};
 use crate::proto::op::{OpCode, ReadOp, WriteOp};
@@ -44,7 +44,7 @@ use crate::request::pipeline::{Answer, Ask, CommitBatch, Committed, SessionChang
 use crate::request::prepare::Rules;
 use crate::request::{read, reply};
 use crate::session;
-use crate::tree::watch::{Slot, Watches};
+use crate::tree::watch::{Place, Slot, Watches};
 use crate::tree::{Tree, acl};
 use crate::types::{CnxnId, Instant, SessionId, Zxid};
 
@@ -58,6 +58,14 @@ pub const OUTPUT_MAX_BYTES: usize = 64 << 20;
 pub const OUTPUT_TOTAL_MAX: usize = 256 << 20;
 /// A connection that takes none of its output for this long counts as one that does not read.
 pub const OUTPUT_STUCK_MS: u64 = 5_000;
+/// An event for more connections than this is told by and by.
+const EVENTS_AT_ONCE_MAX: usize = 256;
+/// Connections that are told of events in one step of what is done by and by.
+const EVENTS_PER_STEP_MAX: usize = 256;
+/// Connections that are still to be told of events, beyond which further ones are told at once.
+const EVENTS_LATER_MAX: usize = 4 << 20;
+/// Watches that are tidied up in one step.
+const TIDY_PER_STEP_MAX: usize = 2048;
 /// The most frames of one connection that are worked off before others get their turn.
 pub const FRAMES_PER_TURN_MAX: usize = 256;
 
@@ -126,6 +134,16 @@ pub enum Progress {
     Closing,
 }
 
+/// An event for many connections. Each is told of it in its turn, or before anything else that it is sent.
+struct Telling {
+    frame: Vec<u8>,
+    acl: AclList,
+    /// Sorted.
+    slots: Vec<Slot>,
+    /// How many of them have had their turn.
+    told: usize,
+}
+
 /// The connections of one shard.
 pub struct Cnxns {
     settings: Settings,
@@ -146,6 +164,12 @@ pub struct Cnxns {
     throttled: VecDeque<Slot>,
     /// When it was last looked whether one may go on.
     throttle_checked: Instant,
+    /// Events that are told by and by, oldest first.
+    tellings: VecDeque<Telling>,
+    /// Number of the first of them, counted from the start.
+    first_telling: u64,
+    /// Connections that are still to be told of one of them.
+    told_later: usize,
     /// There is much unsent output.
     tight: bool,
     now: Instant,
@@ -175,6 +199,9 @@ impl Cnxns {
             large_bytes: 0,
             throttled: VecDeque::new(),
             throttle_checked: Instant(0),
+            tellings: VecDeque::new(),
+            first_telling: 0,
+            told_later: 0,
             tight: false,
             now: Instant(0),
             touched: Instant(0),
@@ -248,10 +275,13 @@ impl Cnxns {
         }
     }
 
-    /// Each data watch: whose it is, and its path.
-    pub fn data_watches(&self) -> impl Iterator<Item = (SessionId, &Arc<str>)> {
+    /// The data watches from a place on, whose each is and its path, and the place to go on from. At most `max` are looked
+    /// at.
+    pub fn data_watches(&self, from: Place, max: usize) -> (Vec<(SessionId, &str)>, Option<Place>) {
         let session = |slot: Slot| self.slots.get(slot as usize)?.as_ref()?.session();
-        self.watches.data_watches().map(move |(slot, path)| (session(slot).unwrap_or_default(), path))
+        let (watches, next) = self.watches.data_watches(from, max);
+        let owned = watches.into_iter().map(|(slot, path)| (session(slot).unwrap_or_default(), path));
+        (owned.collect(), next)
     }
 
     /// Each connection, for `stat` and `cons`.
@@ -268,7 +298,10 @@ impl Cnxns {
         });
         let generation = self.generations[slot as usize];
         let id = CnxnId { shard: self.settings.shard, slot, generation };
-        self.slots[slot as usize] = Some(Cnxn::new(id, peer, now));
+        let mut cnxn = Cnxn::new(id, peer, now);
+        // What is still to be told is for others, one that had this slot perhaps.
+        cnxn.told = self.first_telling + self.tellings.len() as u64;
+        self.slots[slot as usize] = Some(cnxn);
         id
     }
 
@@ -286,10 +319,67 @@ impl Cnxns {
         {
             self.by_session.remove(&session);
         }
-        self.watches.remove_all(id.slot);
+        let done = self.watches.remove_all(id.slot);
         self.slots[id.slot as usize] = None;
         self.generations[id.slot as usize] += 1;
-        self.free.push(id.slot);
+        if done {
+            self.free.push(id.slot);
+        }
+    }
+
+    /// Whether there is something to be done by and by.
+    pub fn has_more(&self) -> bool {
+        !self.tellings.is_empty() || self.watches.is_untidy()
+    }
+
+    /// Does a bounded part of what is to be done by and by: telling many connections of an event, forgetting many watches.
+    pub fn do_some(&mut self) {
+        let tidied = self.watches.tidy_up(TIDY_PER_STEP_MAX);
+        // A slot whose connection is still there will be free when that has gone.
+        self.free.extend(tidied.into_iter().filter(|slot| self.slots[*slot as usize].is_none()));
+        for _ in 0..EVENTS_PER_STEP_MAX {
+            let Some(telling) = self.tellings.front_mut() else { return };
+            match telling.slots.get(telling.told).copied() {
+                Some(slot) => {
+                    telling.told += 1;
+                    self.told_later -= 1;
+                    self.tell(slot, 0);
+                }
+                None => {
+                    self.tellings.pop_front();
+                    self.first_telling += 1;
+                }
+            }
+        }
+    }
+
+    /// Sends an event to a connection that is to be told of it by and by, if it has not been.
+    fn tell(&mut self, slot: Slot, telling: usize) {
+        let Cnxns { tellings, first_telling, slots, settings, counters, ready, .. } = self;
+        let Some(cnxn) = slots[slot as usize].as_mut().filter(|cnxn| cnxn.close.is_none()) else { return };
+        let number = *first_telling + telling as u64;
+        if cnxn.told > number {
+            return;
+        }
+        cnxn.told = number + 1;
+        let Telling { frame, acl, .. } = &tellings[telling];
+        if !settings.rules.skip_acl && acl::check(acl, perms::READ, &cnxn.ids).is_err() {
+            return;
+        }
+        cnxn.out.extend_from_slice(frame);
+        event_put(cnxn, frame.len(), counters);
+        ready.push(slot);
+    }
+
+    /// Tells a connection of all events that it is still to be told of, before it is sent something else.
+    fn tell_all(&mut self, slot: Slot) {
+        for telling in 0..self.tellings.len() {
+            let Telling { slots, told, .. } = &self.tellings[telling];
+            // One that had its turn has a higher number than this telling's.
+            if slots[*told..].binary_search(&slot).is_ok() {
+                self.tell(slot, telling);
+            }
+        }
     }
 
     /// Works off the whole frames at the head of `bytes`.
@@ -316,7 +406,8 @@ impl Cnxns {
                 && let Some(head) = bytes.first_chunk::<4>()
                 && let Some(word) = FourLetter::from_wire(*head)
             {
-                if word.has_mask() && bytes.len() < head.len() + MASK_BYTES {
+                let mask_needed = word.has_mask() && self.settings.four_letter_words.contains(&word);
+                if mask_needed && bytes.len() < head.len() + MASK_BYTES {
                     return Progress::Need(head.len() + MASK_BYTES);
                 }
                 let mask = bytes[head.len()..].first_chunk::<MASK_BYTES>().filter(|_| word.has_mask());
@@ -723,11 +814,7 @@ impl Cnxns {
             Ok(Ok(identities)) => {
                 let cnxn = self.get_mut(id).expect("looked up by the caller");
                 let ids: &mut Vec<Id> = Arc::make_mut(&mut cnxn.ids);
-                for identity in identities {
-                    if !ids.contains(&identity) {
-                        ids.push(identity);
-                    }
-                }
+                identities.into_iter().for_each(|identity| auth::add_identity(ids, identity));
                 self.put_header(id, xid, Zxid::ZERO, 0);
             }
             Ok(Err(scheme)) => {
@@ -765,6 +852,7 @@ impl Cnxns {
 
     fn put_header(&mut self, id: CnxnId, xid: i32, zxid: Zxid, err: i32) {
         self.counters.sent += 1;
+        self.tell_all(id.slot);
         if let Some(cnxn) = self.get_mut(id) {
             reply::encode_header(&mut cnxn.out, xid, zxid, err);
             cnxn.counts.sent += 1;
@@ -797,22 +885,16 @@ impl Cnxns {
     }
 
     fn fire(&mut self, zxid: Zxid, change: &crate::tree::Change) {
-        let Cnxns { watches, slots, ready, counters, settings, .. } = self;
+        let Cnxns { watches, counters, .. } = self;
         let mut found = [0u64; 5];
-        watches.trigger(change, |slot, kind, path, list| {
-            found[kind as usize] += 1;
-            let Some(cnxn) = slots[slot as usize].as_mut().filter(|cnxn| cnxn.close.is_none()) else { return };
-            if !settings.rules.skip_acl && acl::check(list, perms::READ, &cnxn.ids).is_err() {
-                return;
-            }
-            let before = cnxn.out.len();
-            cnxn.put_frame(|out| encode_event(out, zxid, kind, path));
-            counters.replied(cnxn.out.len() - before);
-            cnxn.counts.sent += 1;
-            if cnxn.out.len() > OUTPUT_MAX_BYTES {
-                cnxn.abort(CloseReason::NotReading);
-            }
-            ready.push(slot);
+        let mut events: Vec<Telling> = Vec::new();
+        watches.trigger(change, |slots, kind, path, acl| {
+            found[kind as usize] += slots.len() as u64;
+            let mut frame = Vec::new();
+            let start = frame::begin(&mut frame);
+            encode_event(&mut frame, zxid, kind, path);
+            frame::end(&mut frame, start);
+            events.push(Telling { frame, acl: acl.clone(), slots: slots.to_vec(), told: 0 });
         });
         for (kind, summary) in [
             (EventType::NodeCreated, &mut counters.created_watches),
@@ -823,6 +905,32 @@ impl Cnxns {
             match found[kind as usize] {
                 0 => {}
                 count => summary.add(count),
+            }
+        }
+        for event in events {
+            let count = event.slots.len();
+            let later = count > EVENTS_AT_ONCE_MAX && self.told_later + count <= EVENTS_LATER_MAX;
+            if !later && !self.tellings.is_empty() {
+                // What they are to be told before this.
+                event.slots.iter().for_each(|slot| self.tell_all(*slot));
+            }
+            if later {
+                self.told_later += count;
+                self.tellings.push_back(event);
+            } else {
+                self.tell_at_once(&event);
+            }
+        }
+    }
+
+    fn tell_at_once(&mut self, event: &Telling) {
+        let Cnxns { slots, settings, counters, ready, .. } = self;
+        for slot in &event.slots {
+            let Some(cnxn) = slots[*slot as usize].as_mut().filter(|cnxn| cnxn.close.is_none()) else { continue };
+            if settings.rules.skip_acl || acl::check(&event.acl, perms::READ, &cnxn.ids).is_ok() {
+                cnxn.out.extend_from_slice(&event.frame);
+                event_put(cnxn, event.frame.len(), counters);
+                ready.push(*slot);
             }
         }
     }
@@ -837,6 +945,7 @@ impl Cnxns {
             }
             return;
         }
+        self.tell_all(id.slot);
         let cnxn = self.get_mut(id).expect("looked up by the caller");
         if cnxn.close.is_some() {
             // Nothing follows what a connection is closed for; what it waits for goes with it.
@@ -903,6 +1012,7 @@ impl Cnxns {
         ids: &[Id],
         tree: Option<&Tree>,
     ) {
+        self.tell_all(slot);
         let Cnxns { tree: newest, watches, slots, settings, ready, counters, .. } = self;
         let Some(cnxn) = &mut slots[slot as usize] else { return };
         let tree = tree.unwrap_or(newest);
@@ -931,5 +1041,14 @@ impl Cnxns {
             cnxn.abort(CloseReason::TooManyWatches);
             self.ready.push(slot);
         }
+    }
+}
+
+/// An event was added to a connection's output.
+fn event_put(cnxn: &mut Cnxn, bytes: usize, counters: &mut Counters) {
+    counters.replied(bytes);
+    cnxn.counts.sent += 1;
+    if cnxn.out.len() > OUTPUT_MAX_BYTES {
+        cnxn.abort(CloseReason::NotReading);
     }
 }

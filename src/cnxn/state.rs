@@ -35,6 +35,8 @@ pub(super) struct Cnxn {
     pub(super) in_flight: usize,
     /// When the client last took output, as far as that is known.
     pub(super) moved: Instant,
+    /// Number of the first telling that it may be still to be told of.
+    pub(super) told: u64,
     /// Since when the throttle holds up the request at the head of its buffer.
     pub(super) throttled: Option<Instant>,
     /// It stands in the queue of those that the throttle holds up.
@@ -273,6 +275,7 @@ impl Cnxn {
             abort: false,
             in_flight: 0,
             moved: now,
+            told: 0,
             throttled: None,
             in_throttle: false,
             heard: now,

@@ -316,3 +316,63 @@ fn clients_that_do_not_read_are_ended_when_their_output_is_too_much_together() {
         assert!(!world.taken(*client).is_empty(), "and is served");
     }
 }
+
+fn get(world: &mut World, id: CnxnId, xid: i32, watch: bool) {
+    world.request(id, xid, OpCode::GetData, |body| {
+        body.put_string("/");
+        body.put_bool(watch);
+    });
+}
+
+const EVENT: (i32, i32) = (-1, 0);
+
+#[test]
+fn a_crowd_is_told_by_and_by_and_nobody_sees_a_change_before_its_event() {
+    const CROWD: usize = 4 * EVENTS_AT_ONCE_MAX;
+    let mut world = World::new(settings());
+    let clients: Vec<CnxnId> = (0..CROWD).map(|_| world.client()).collect();
+    let change = |world: &mut World, xid| {
+        world.request(clients[CROWD - 1], xid, OpCode::SetData, |body| {
+            body.put_string("/");
+            body.put_buffer(Some(b"x"));
+            body.put_int(-1);
+        });
+        world.settle();
+    };
+    clients.iter().for_each(|id| get(&mut world, *id, 1, true));
+    world.settle();
+    clients.iter().for_each(|id| assert_eq!(world.replies(*id), [(1, 0)]));
+    change(&mut world, 2);
+    // Who asked for the change hears of it before the reply; the others will.
+    assert_eq!(world.replies(clients[CROWD - 1]), [EVENT, (2, 0)]);
+    assert!(clients[..CROWD - 1].iter().all(|id| world.cnxns.get(*id).unwrap().out.is_empty()));
+    // A read shows the change, so the event comes first; so does one that is answered otherwise.
+    get(&mut world, clients[CROWD - 2], 2, true);
+    world.request(clients[CROWD - 3], -2, OpCode::Ping, |_| {});
+    world.settle();
+    assert_eq!(world.replies(clients[CROWD - 2]), [EVENT, (2, 0)]);
+    assert_eq!(world.replies(clients[CROWD - 3]), [EVENT, (-2, 0)]);
+    // That one watches again: a second event, for few, does not overtake the first of anybody.
+    get(&mut world, clients[0], 3, true);
+    world.settle();
+    change(&mut world, 4);
+    assert_eq!(world.replies(clients[0]), [EVENT, (3, 0), EVENT]);
+    assert_eq!(world.replies(clients[CROWD - 2]), [EVENT]);
+    // One goes, and another comes in its place, which is told nothing.
+    world.cnxns.disconnected(clients[1]);
+    let newcomer = world.cnxns.accept(world.now, "127.0.0.1:2".parse().unwrap());
+    assert_eq!(newcomer.slot, clients[1].slot);
+    world.cnxns.take_ready();
+    let mut steps = 0;
+    while world.cnxns.has_more() {
+        world.cnxns.do_some();
+        steps += 1;
+        assert!(world.cnxns.take_ready().len() <= EVENTS_PER_STEP_MAX);
+    }
+    assert!(steps >= CROWD / EVENTS_PER_STEP_MAX, "{steps}");
+    assert!(world.cnxns.get(newcomer).unwrap().out.is_empty());
+    for id in &clients[2..CROWD - 3] {
+        assert_eq!(world.replies(*id), [EVENT], "{id:?}");
+    }
+    assert_eq!((world.cnxns.told_later, world.cnxns.watches().count()), (0, 0));
+}

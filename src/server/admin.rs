@@ -6,7 +6,8 @@
 //!
 //! Source: `org.apache.zookeeper.server.command`, `ServerStats`.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -19,6 +20,7 @@ use super::monitor::{Figures, java_double};
 use crate::cnxn::{Asked, CnxnInfo, Cnxns, Counters, FourLetter};
 use crate::request::pipeline::Pipeline;
 use crate::tree::DataTree;
+use crate::tree::watch::Place;
 use crate::types::{Instant, SessionId, WallMs, Zxid};
 
 /// What Apache's version line would say; clients and exporters parse the number.
@@ -26,6 +28,8 @@ pub const VERSION: &str = concat!("3.9.5-ringkeeper-", env!("CARGO_PKG_VERSION")
 
 /// How long an answer waits for the parts of all shards; what is missing then is left out.
 const PARTS_PATIENCE: Duration = Duration::from_secs(5);
+/// Watches that are listed in one step; others get their turn in between.
+const LISTED_PER_STEP_MAX: usize = 2048;
 /// Apache's trace mask before anybody sets another; it has no effect here.
 const TRACE_MASK: i64 = 306;
 /// Connections fall silent in buckets of this many ms, for `dump`.
@@ -78,7 +82,7 @@ struct Question {
 /// A shard's part of an answer.
 enum Part {
     Connections(Vec<CnxnInfo>),
-    Watches(Vec<(SessionId, Arc<str>)>),
+    Watches(Vec<(SessionId, Box<str>)>),
     Order(Box<Order>),
     Done,
 }
@@ -170,7 +174,7 @@ impl Parts {
         self.collect().into_iter().flat_map(infos).collect()
     }
 
-    fn watches(self) -> Vec<(SessionId, Arc<str>)> {
+    fn watches(self) -> Vec<(SessionId, Box<str>)> {
         let watches = |part| if let Part::Watches(watches) = part { watches } else { Vec::new() };
         self.collect().into_iter().flat_map(watches).collect()
     }
@@ -185,12 +189,21 @@ impl Parts {
 pub struct Admin {
     shared: Arc<Shared>,
     shard: usize,
+    /// Lists of watches that are being made, oldest first.
+    listings: RefCell<VecDeque<Listing>>,
+}
+
+/// A list of all watches of a shard, made by and by.
+struct Listing {
+    place: Place,
+    found: Vec<(SessionId, Box<str>)>,
+    parts: mpsc::Sender<Part>,
 }
 
 impl Admin {
     /// For the client shard of that index.
     pub fn new(shared: Arc<Shared>, shard: usize) -> Admin {
-        Admin { shared, shard }
+        Admin { shared, shard, listings: RefCell::default() }
     }
 
     /// Who may connect.
@@ -205,7 +218,9 @@ impl Admin {
             let part = match question.subject {
                 Subject::Connections => Part::Connections(cnxns.infos().collect()),
                 Subject::Watches => {
-                    Part::Watches(cnxns.data_watches().map(|(session, path)| (session, Arc::clone(path))).collect())
+                    let listing = Listing { place: Place::default(), found: Vec::new(), parts: question.parts };
+                    self.listings.borrow_mut().push_back(listing);
+                    continue;
                 }
                 Subject::ResetConnections => {
                     cnxns.reset_connections();
@@ -218,6 +233,27 @@ impl Admin {
                 Subject::Order => Part::Done,
             };
             drop(question.parts.send(part));
+        }
+    }
+
+    /// Whether there is something to be done by and by.
+    pub fn has_more(&self) -> bool {
+        !self.listings.borrow().is_empty()
+    }
+
+    /// Does a bounded part of what is to be done by and by: listing all watches.
+    pub fn do_some(&self, cnxns: &Cnxns) {
+        let mut listings = self.listings.borrow_mut();
+        let Some(listing) = listings.front_mut() else { return };
+        let (watches, next) = cnxns.data_watches(listing.place, LISTED_PER_STEP_MAX);
+        listing.found.extend(watches.into_iter().map(|(session, path)| (session, path.into())));
+        match next {
+            Some(place) => listing.place = place,
+            None => {
+                let Listing { found, parts, .. } = listings.pop_front().expect("the one that ends");
+                // Who asked may have given up.
+                drop(parts.send(Part::Watches(found)));
+            }
         }
     }
 
@@ -466,7 +502,7 @@ fn connections_in_full(infos: &[CnxnInfo], now: Instant, wall: WallMs) -> String
 }
 
 /// `wchc`.
-fn watches_by_session(watches: &[(SessionId, Arc<str>)]) -> String {
+fn watches_by_session(watches: &[(SessionId, Box<str>)]) -> String {
     let mut text = String::new();
     let mut last = None;
     for (session, path) in watches {
@@ -480,7 +516,7 @@ fn watches_by_session(watches: &[(SessionId, Arc<str>)]) -> String {
 }
 
 /// `wchp`.
-fn watches_by_path(watches: &[(SessionId, Arc<str>)]) -> String {
+fn watches_by_path(watches: &[(SessionId, Box<str>)]) -> String {
     let mut by_path: BTreeMap<&str, Vec<SessionId>> = BTreeMap::new();
     for (session, path) in watches {
         by_path.entry(path).or_default().push(*session);

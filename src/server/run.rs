@@ -413,6 +413,7 @@ async fn run_clients(config: Config, remote: RemoteShard, tree: Tree, shared: Ar
 async fn start_clients(shard: &Rc<ClientShard>, access: Access) {
     glommio::spawn_local(Rc::clone(shard).tick()).detach();
     glommio::spawn_local(Rc::clone(shard).answer_slow_words()).detach();
+    glommio::spawn_local(Rc::clone(shard).do_by_and_by()).detach();
     if let Some(receiver) = access.handed_over {
         let receiver = receiver.connect().await;
         let taker = Rc::clone(shard);

@@ -13,9 +13,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
+use glommio::nop::NopSubmitter;
 
 use super::clock::Clock;
-use super::mesh::Queue;
+use super::mesh::{Notify, Queue};
 use crate::cnxn::{Asked, CloseReason, Cnxns, OUTPUT_PAUSE_BYTES, Progress};
 use crate::request::pipeline::{Answer, Ask, CommitBatch};
 use crate::server::admin::Admin;
@@ -52,6 +53,9 @@ pub struct ClientShard {
     slow_words: Queue<Asked>,
     /// What was read last, by whichever connection: [`READ_BYTES_MAX`] of memory that stays in the cache.
     inbox: RefCell<Vec<u8>>,
+    /// Told when there is something to be done by and by.
+    more: Notify,
+    nop: NopSubmitter,
 }
 
 impl ClientShard {
@@ -65,6 +69,8 @@ impl ClientShard {
             admin,
             slow_words: Queue::default(),
             inbox: RefCell::new(vec![0; READ_BYTES_MAX]),
+            more: Notify::default(),
+            nop: NopSubmitter::new(),
         }
     }
 
@@ -129,6 +135,24 @@ impl ClientShard {
             self.cnxns.borrow_mut().answer_text(asked.cnxn, &text);
             self.hand_on(None);
         }
+    }
+
+    /// Does by and by what would hold up others if it were done at once, for ever: a step, then a round through the ring,
+    /// so that flushes and sockets get their turn.
+    pub async fn do_by_and_by(self: Rc<Self>) {
+        loop {
+            self.more.notified().await;
+            while self.has_more() {
+                self.cnxns.borrow_mut().do_some();
+                self.admin.do_some(&self.cnxns.borrow());
+                self.hand_on(None);
+                drop(self.nop.run_nop().await);
+            }
+        }
+    }
+
+    fn has_more(&self) -> bool {
+        self.cnxns.borrow().has_more() || self.admin.has_more()
     }
 
     /// Serves a connection that was accepted, if the limits allow one more.
@@ -198,6 +222,9 @@ impl ClientShard {
             } else {
                 self.slow_words.push(asked);
             }
+        }
+        if self.has_more() {
+            self.more.notify();
         }
         let mut cnxns = self.cnxns.borrow_mut();
         if cnxns.has_asks() {

@@ -149,6 +149,12 @@ fn watches_are_listed_by_session_and_by_path() {
 }
 
 #[test]
+fn a_word_that_is_not_allowed_is_refused_without_the_number_behind_it() {
+    let server = Server::run("");
+    assert_eq!(ask(&server.address(), "stmk"), "stmk is not executed because it is not in the whitelist.\n");
+}
+
+#[test]
 fn the_trace_mask_is_kept() {
     everywhere_with_words(|place| {
         let set = |mask: i64| {
