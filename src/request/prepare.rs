@@ -51,9 +51,14 @@ pub fn prepare(head: &DataTree, op: &WriteOp, ids: &[Id], rules: &Rules) -> Resu
     match op {
         WriteOp::Create { op, path, data, acl, flags, ttl_ms } => {
             let mode = CreateMode::from_wire(*flags).ok_or(ErrorCode::BadArguments)?;
-            check_ttl(head.extended_types(), *op, mode, *ttl_ms)?;
+            check_ttl(head.extended_types(), mode, *ttl_ms)?;
             let (path, acl, parent) = prepare_create(head, path, acl.as_ref(), mode, ids, rules)?;
             rules.check_quota(head, &path, None, data.as_ref())?;
+            if *op == OpCode::CreateTtl && !mode.is_ttl() {
+                // A znode whose owner says nothing of a time that has to be there. All checks pass it, and Apache's
+                // server ends.
+                return Err(ErrorCode::BadArguments);
+            }
             Ok(Txn::Create {
                 path,
                 data: data.clone(),
@@ -111,13 +116,12 @@ pub fn prepare(head: &DataTree, op: &WriteOp, ids: &[Id], rules: &Rules) -> Resu
     }
 }
 
-/// Which times to live go with which opcode and flag (`EphemeralType.validateTTL`).
-fn check_ttl(types: ExtendedTypes, op: OpCode, mode: CreateMode, ttl_ms: i64) -> Result<(), ErrorCode> {
+/// Which times to live go with which flag (`EphemeralType.validateTTL`).
+fn check_ttl(types: ExtendedTypes, mode: CreateMode, ttl_ms: i64) -> Result<(), ErrorCode> {
     match mode.is_ttl() {
         true if types == ExtendedTypes::Off => Err(ErrorCode::Unimplemented),
         true if (1..=Owner::TTL_MS_MAX).contains(&ttl_ms) => Ok(()),
-        // The opcode with another flag and no time ends Apache's server.
-        false if ttl_ms < 0 && op != OpCode::CreateTtl => Ok(()),
+        false if ttl_ms < 0 => Ok(()),
         _ => Err(ErrorCode::BadArguments),
     }
 }

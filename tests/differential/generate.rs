@@ -45,7 +45,9 @@ enum Kind {
 pub fn script(seed: u64, without: &[String]) -> Generated {
     let mut random = Random::new(seed);
     let kind = random.weighted(&KINDS);
-    let mut generator = Generator { random, kind, lines: vec![format!("# seed {seed}: {kind:?}")], without };
+    let lines = vec![format!("# seed {seed}: {kind:?}")];
+    let nobody = 1 << 40 | seed & u64::from(u32::MAX);
+    let mut generator = Generator { random, kind, lines, without, nobody };
     match kind {
         Kind::Malformed => generator.malformed(),
         Kind::Truncated => generator.truncated(),
@@ -185,6 +187,9 @@ struct Generator<'a> {
     kind: Kind,
     lines: Vec<String>,
     without: &'a [String],
+    /// The id of a session that never was. Each script has its own: who asks for a session closes the connection of whoever
+    /// has asked for it just before.
+    nobody: u64,
 }
 
 impl Generator<'_> {
@@ -268,8 +273,8 @@ impl Generator<'_> {
                 // A number behind such a path would make a node of it, among those of others.
                 let flags = if WRITE_PATHS.contains(&path) { Some(0) } else { self.flags(name) };
                 let (data, acl) = (self.data(), self.acl());
+                let ttl = if name == "createTtl" { self.ttl(flags) } else { String::new() };
                 let flags = flags.map_or(String::new(), |flags| format!(" flags={flags}"));
-                let ttl = if name == "createTtl" { self.ttl() } else { String::new() };
                 format!("{name} path={path} data={data} acl={acl}{flags}{ttl}")
             }
             "set" => format!("set path={path} data={} version={}", self.data(), self.version()),
@@ -345,9 +350,11 @@ impl Generator<'_> {
         }
     }
 
-    fn ttl(&mut self) -> String {
+    fn ttl(&mut self, flags: Option<i32>) -> String {
         let ttl = if self.is_odd(40) {
-            self.random.pick(&[0, -1, 1 << 40, (1 << 40) - 1, i64::MAX, i64::MIN, 1])
+            let ttl = self.random.pick(&[0, -1, 1 << 40, (1 << 40) - 1, i64::MAX, i64::MIN, 1]);
+            // A flag without a time, no time, and nothing else that is wrong: it ends Apache's server.
+            if matches!(flags, Some(0..=4)) { ttl.max(0) } else { ttl }
         } else {
             3_600_000
         };
@@ -468,7 +475,10 @@ impl Generator<'_> {
                 let password = self.random.pick(&["wrong", "null", "empty", "short"]);
                 self.push(cnxn, &format!("connect session={other} password={password}"));
             }
-            5 => self.push(cnxn, &format!("connect session=0x1234 timeout={timeout} readonly={readonly}")),
+            5 => {
+                let nobody = self.nobody;
+                self.push(cnxn, &format!("connect session={nobody:#x} timeout={timeout} readonly={readonly}"));
+            }
             6 => {
                 // As a client comes back: everything at once.
                 self.push(cnxn, "drop");
