@@ -10,6 +10,7 @@
 #   venv/          Python with kazoo and what its own tests need
 #   kazoo/         kazoo's source package, tests included
 #   node/          clients of node, from npm
+#   zookeeper-source/   the source of Debian's zookeeper, for its tests
 #
 # It may be run again at any time: what is in place is left alone, and a run that finds everything
 # in place takes no network and well under two seconds.
@@ -26,6 +27,7 @@ debian_packages=(
     zookeeper zookeeper-bin libzookeeper-java
     libnetty-java libslf4j-java libsnappy-java libdropwizard-metrics-java
     libcurator-client-java libcurator-framework-java libcurator-recipes-java
+    junit4 junit5 libcommons-io-java libhamcrest-java
     fio python3 python3-venv
 )
 
@@ -148,6 +150,29 @@ install_node_packages() {
     printf '%s\n' "$want" >"$node/.complete"
 }
 
+# The source package of the zookeeper that is installed. apt gets lists of its own, for the system's may name no sources.
+install_zookeeper_source() {
+    local source=$peers_dir/zookeeper-source version want
+    version=$(dpkg-query -W -f='${source:Version}' libzookeeper-java)
+    want="zookeeper $version"
+    is_current "$source" "$want" && return
+    say "zookeeper's source: $source"
+    local download=$peers_dir/download suite
+    suite=$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")
+    rm -rf "$source" "$download"
+    mkdir -p "$source" "$download"/{lists,cache/archives}/partial
+    printf 'deb-src http://deb.debian.org/debian %s main\n' "$suite" "$suite-updates" >"$download/sources.list"
+    printf 'deb-src http://deb.debian.org/debian-security %s-security main\n' "$suite" >>"$download/sources.list"
+    local options=(-qq -o "Dir::State::lists=$download/lists" -o "Dir::Cache=$download/cache"
+        -o "Dir::Etc::sourcelist=$download/sources.list" -o Dir::Etc::sourceparts=/dev/null
+        -o APT::Sandbox::User=root)
+    apt-get "${options[@]}" update
+    (cd "$download" && apt-get "${options[@]}" source --download-only "zookeeper=$version")
+    tar -xzf "$download"/zookeeper_*.orig.tar.gz -C "$source" --strip-components=1
+    rm -rf "$download"
+    printf '%s\n' "$want" >"$source/.complete"
+}
+
 mkdir -p "$peers_dir"
 # Two test runs may start together; the second waits and then finds everything in place.
 exec 9>"$peers_dir/.install-lock"
@@ -158,3 +183,4 @@ install_python_packages
 install_apache_jars
 install_kazoo_source
 install_node_packages
+install_zookeeper_source
