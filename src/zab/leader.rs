@@ -446,7 +446,9 @@ impl Leader {
         let last = packet.zxid;
         // -1: it follows this epoch already, and does not count.
         let acks = current != -1 && last != Zxid(-1);
-        if acks && (Epoch(current as u32), last) > self.started_with {
+        // Once a quorum has accepted the epoch, whatever somebody else has beyond it was never committed: it is cut.
+        let is_undecided = matches!(self.phase, Phase::EpochAcks { .. });
+        if acks && is_undecided && (Epoch(current as u32), last) > self.started_with {
             let (epoch, zxid) = self.started_with;
             return Err(format!("follower is ahead of the leader: epoch {current:x}, {last}; mine {epoch}, {zxid}"));
         }

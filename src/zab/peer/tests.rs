@@ -16,6 +16,8 @@ use crate::zab::effect::LAST_COUNTER;
 use crate::zab::quorum::QuorumVerifier;
 use std::sync::Arc;
 
+mod hazards;
+
 const TICK_MS: u64 = 2000;
 const CNXN: CnxnId = CnxnId { shard: 0, slot: 7, generation: 0 };
 
@@ -351,36 +353,33 @@ impl Cluster {
     }
 
     fn deliver(&mut self) -> bool {
-        let ids: Vec<LinkId> = self.links.keys().copied().collect();
-        let mut any = false;
-        for id in ids {
-            for up in [true, false] {
-                let Some(link) = self.links.get_mut(&id) else { continue };
-                let (from, to) = if up { (link.learner, link.leader) } else { (link.leader, link.learner) };
-                if self.cut.contains(&(from, to)) {
-                    continue;
+        let ends: Vec<(LinkId, bool)> = self.links.keys().flat_map(|id| [(*id, true), (*id, false)]).collect();
+        ends.into_iter().fold(false, |any, (id, up)| self.deliver_one(id, up) | any)
+    }
+
+    /// Delivers what is first on its way to the leader (`up`) or the learner.
+    fn deliver_one(&mut self, id: LinkId, up: bool) -> bool {
+        let Some(link) = self.links.get_mut(&id) else { return false };
+        let (from, to) = if up { (link.learner, link.leader) } else { (link.leader, link.learner) };
+        if self.cut.contains(&(from, to)) {
+            return false;
+        }
+        let Some(sent) = (if up { link.up.pop_front() } else { link.down.pop_front() }) else { return false };
+        match sent {
+            Sent::Bytes(bytes) => {
+                let parsed = &mut link.parsed[usize::from(up)];
+                parsed.extend_from_slice(&bytes);
+                let mut packets = Vec::new();
+                while let Some(packet) = Packet::parse(parsed, 1 << 20).unwrap() {
+                    packets.push(packet);
                 }
-                let Some(sent) = (if up { link.up.pop_front() } else { link.down.pop_front() }) else { continue };
-                any = true;
-                match sent {
-                    Sent::Bytes(bytes) => {
-                        let parsed = &mut link.parsed[usize::from(up)];
-                        parsed.extend_from_slice(&bytes);
-                        let mut packets = Vec::new();
-                        while let Some(packet) = Packet::parse(parsed, 1 << 20).unwrap() {
-                            packets.push(packet);
-                        }
-                        for packet in packets {
-                            self.event(to, Event::Packet(id, packet));
-                        }
-                    }
-                    Sent::Snapshot(source) => {
-                        self.event(to, Event::SnapshotReceived(id, Box::new(stream(&source))));
-                    }
+                for packet in packets {
+                    self.event(to, Event::Packet(id, packet));
                 }
             }
+            Sent::Snapshot(source) => self.event(to, Event::SnapshotReceived(id, Box::new(stream(&source)))),
         }
-        any
+        true
     }
 
     fn modes(&self) -> Vec<(i64, Option<Mode>)> {

@@ -1,0 +1,332 @@
+//! The hazards of the protocol that Apache's servers have met, by the names they have in its issues. Each test fails if the
+//! server walks into the hazard it names.
+//!
+//! Elsewhere: discarded files that come back (ZOOKEEPER-1549) in `storage/replace.rs`; epochs that are saved halfway
+//! (ZOOKEEPER-2307, -2354, -4269) in `storage/epoch.rs`; the last transaction of an epoch in the tests above; null and empty
+//! data, fuzzy snapshots, missing digests in `tests/peers/mixed.sh`, against Apache.
+
+use super::*;
+use crate::proto::quorum::PacketKind;
+
+impl Cluster {
+    /// The links of a server break.
+    fn break_links(&mut self, id: i64) {
+        for link in self.links.values_mut().filter(|link| link.learner == id || link.leader == id) {
+            link.open = false;
+        }
+        self.hang_up();
+    }
+
+    /// As if a snapshot had been taken, and the log before it were gone.
+    fn purge_log(&mut self, id: i64) {
+        let disk = &mut self.server(id).disk;
+        (disk.base, disk.log) = (disk.recover().0, Vec::new());
+    }
+
+    fn write(&mut self, at: i64, path: &str) {
+        let session = self.open_session(at);
+        self.create(at, session, 1, path);
+        self.deliver_all();
+    }
+
+    /// Lets one thing happen that is on its way: a flush, or the arrival of a message.
+    fn step(&mut self) -> bool {
+        let ends: Vec<(LinkId, bool)> = self.links.keys().flat_map(|id| [(*id, true), (*id, false)]).collect();
+        self.flush() || ends.into_iter().any(|(id, up)| self.deliver_one(id, up))
+    }
+
+    /// What a learner has said to its leader, and the leader has not heard yet.
+    fn unheard(&self, learner: i64) -> Vec<Packet> {
+        let mut bytes = BytesMut::new();
+        for sent in self.links.values().filter(|link| link.learner == learner).flat_map(|link| &link.up) {
+            match sent {
+                Sent::Bytes(sent) => bytes.extend_from_slice(sent),
+                Sent::Snapshot(_) => panic!("a learner sends no snapshot"),
+            }
+        }
+        let mut packets = Vec::new();
+        while let Some(packet) = Packet::parse(&mut bytes, 1 << 20).unwrap() {
+            packets.push(packet);
+        }
+        packets
+    }
+
+    /// Everybody serves, shows the same, and would do so after a start.
+    #[track_caller]
+    fn assert_whole(&self, context: &str) {
+        assert!(self.modes().iter().all(|(_, mode)| mode.is_some()), "{context}: {:?}", self.modes());
+        self.assert_agreement();
+        let digests: BTreeSet<u64> = self.servers.values().map(|s| s.disk.recover().0.tree().digest()).collect();
+        assert_eq!(digests.len(), 1, "{context}: what is on disk differs");
+    }
+}
+
+/// A server that comes back is interrupted after each message and each flush of its synchronization, once by a broken link
+/// and once by a crash, and then left in peace.
+#[track_caller]
+fn interrupt_everywhere(id: i64, prepare: fn() -> Cluster, there: &[&str], gone: &[&str]) {
+    for crash in [false, true] {
+        for steps in 0.. {
+            let mut c = prepare();
+            c.elect();
+            let was_done = (0..steps).any(|_| !c.step());
+            if crash {
+                c.kill(id);
+                c.start(id);
+            } else {
+                c.break_links(id);
+            }
+            c.run(60);
+            let context = format!("interrupted after {steps} steps, crash: {crash}");
+            c.assert_whole(&context);
+            there.iter().for_each(|path| c.assert_everywhere(path, true));
+            gone.iter().for_each(|path| c.assert_everywhere(path, false));
+            if was_done {
+                assert!(steps > 5, "{context}: there was nothing to interrupt: {:?}", c.servers.values().map(|s| &s.notes).collect::<Vec<_>>());
+                break;
+            }
+        }
+    }
+}
+
+/// Server 1 was away while another epoch began and two writes were made.
+fn a_follower_that_lacks_a_little() -> Cluster {
+    let mut c = Cluster::three();
+    c.run(2);
+    c.write(1, "/before");
+    c.kill(1);
+    c.write(2, "/missed");
+    c.kill(3);
+    c.start(3);
+    c.run(4);
+    c.write(2, "/missed_too");
+    c.start(1);
+    c
+}
+
+/// The same, but the others have purged what it lacks.
+fn a_follower_that_lacks_too_much() -> Cluster {
+    let mut c = a_follower_that_lacks_a_little();
+    for id in 1..=3 {
+        c.kill(id);
+    }
+    c.purge_log(2);
+    c.purge_log(3);
+    c.start(2);
+    c.start(3);
+    c.run(4);
+    c.start(1);
+    c
+}
+
+/// Server 3 led, and has a transaction that nobody else has seen.
+fn a_leader_that_was_lost() -> Cluster {
+    let mut c = Cluster::three();
+    c.run(2);
+    c.write(1, "/before");
+    let session = c.open_session(3);
+    for other in [1, 2] {
+        c.cut.extend([(3, other), (other, 3)]);
+    }
+    c.create(3, session, 1, "/nobody_knows");
+    c.deliver_all();
+    c.kill(3);
+    c.cut.clear();
+    c.run(4);
+    c.write(1, "/missed");
+    c.start(3);
+    c
+}
+
+/// ZOOKEEPER-2845: a vote counts what is in the log, committed or not.
+#[test]
+fn h1_the_uncommitted_tail_counts_in_the_vote() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let session = c.open_session(3);
+    // Server 1 gets the proposal and logs it; nobody hears that.
+    c.cut.extend([(3, 2), (2, 3), (1, 3)]);
+    c.create(3, session, 1, "/tail");
+    c.deliver_all();
+    c.assert_everywhere("/tail", false);
+    c.kill(3);
+    c.cut.clear();
+    c.run(4);
+    assert_eq!(c.leader(), 1, "its log is longer, though its id is smaller");
+    c.assert_everywhere("/tail", true);
+}
+
+/// ZOOKEEPER-4643, -4785, -4646, -3911: the history is durable, then the epoch, and only then the learner counts.
+#[test]
+fn h2_h3_history_then_epoch_then_acknowledgement() {
+    let mut c = a_follower_that_lacks_a_little();
+    c.server(1).disk_stuck = true;
+    c.run(4);
+    assert_eq!(c.servers[&1].disk.epochs, Epochs { accepted: Epoch(2), current: Epoch(1) });
+    assert!(c.servers[&1].serving.is_none(), "its history is not durable");
+    c.kill(2);
+    c.run(60);
+    assert_eq!(c.modes(), [(1, None), (2, None), (3, None)], "one server with the history is no quorum");
+    c.server(1).disk_stuck = false;
+    c.run(60);
+    assert_eq!(c.servers[&1].disk.epochs.current, c.servers[&3].disk.epochs.current);
+    c.assert_everywhere("/missed_too", true);
+}
+
+/// ZOOKEEPER-4685: whoever acknowledges proposals has acknowledged NEWLEADER before.
+#[test]
+fn h4_newleader_is_acknowledged_before_any_proposal() {
+    let mut c = a_follower_that_lacks_a_little();
+    c.server(1).disk_stuck = true;
+    c.run(1);
+    c.write(3, "/meanwhile");
+    c.cut.insert((1, 3));
+    c.server(1).disk_stuck = false;
+    c.deliver_all();
+    let acks: Vec<Zxid> = c.unheard(1).iter().filter(|p| p.kind == PacketKind::Ack).map(|p| p.zxid).collect();
+    assert_eq!(acks, [Epoch(2).zxid()], "the acknowledgement of NEWLEADER, and none of a proposal");
+    c.cut.clear();
+    c.run(2);
+    c.assert_everywhere("/meanwhile", true);
+    c.assert_whole("afterwards");
+}
+
+/// ZOOKEEPER-4394: PROPOSAL, NEWLEADER, COMMIT, UPTODATE is a legal order.
+#[test]
+fn h5_a_proposal_from_before_newleader_is_committed_behind_it() {
+    let mut c = a_follower_that_lacks_a_little();
+    let session = c.open_session(3);
+    c.server(2).disk_stuck = true;
+    c.create(3, session, 1, "/under_way");
+    c.elect();
+    // Until server 1 has heard NEWLEADER, its answer being on the way.
+    while !c.unheard(1).iter().any(|packet| packet.kind == PacketKind::Ack) {
+        assert!(c.step(), "server 1 never answered NEWLEADER");
+    }
+    c.cut.insert((1, 3));
+    c.server(2).disk_stuck = false;
+    c.deliver_all();
+    c.assert_everywhere("/under_way", true);
+    assert!(c.servers[&1].serving.is_none(), "it has not heard UPTODATE");
+    c.cut.clear();
+    c.deliver_all();
+    assert!(c.servers[&1].serving.is_some());
+    c.assert_whole("afterwards");
+    c.assert_everywhere("/under_way", true);
+}
+
+/// ZOOKEEPER-4925: a proposal that does not follow the one before is not taken.
+#[test]
+fn h6_a_gap_ends_the_link() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let session = c.open_session(3);
+    c.cut.insert((3, 1));
+    c.create(3, session, 1, "/lost_on_the_way");
+    c.deliver_all();
+    let link = c.links.values_mut().find(|link| link.learner == 1).expect("server 1 follows");
+    link.down.clear();
+    c.cut.clear();
+    c.create(3, session, 2, "/next");
+    c.deliver_all();
+    assert!(c.servers[&1].serving.is_none(), "it noticed");
+    c.run(4);
+    c.assert_whole("afterwards");
+    c.assert_everywhere("/lost_on_the_way", true);
+}
+
+/// ZOOKEEPER-3642: what an interrupted snapshot left in memory is not gone on from.
+#[test]
+fn h7_a_snapshot_may_be_interrupted_anywhere() {
+    interrupt_everywhere(1, a_follower_that_lacks_too_much, &["/before", "/missed", "/missed_too"], &[]);
+}
+
+/// ZOOKEEPER-5094: what came after TRUNC is on disk before anybody is told of it. And ZOOKEEPER-1549: what was cut stays away.
+#[test]
+fn h8_h10_a_truncation_may_be_interrupted_anywhere() {
+    interrupt_everywhere(3, a_leader_that_was_lost, &["/before", "/missed"], &["/nobody_knows"]);
+}
+
+/// ZOOKEEPER-2678: DIFF writes no snapshot, however it is interrupted.
+#[test]
+fn h12_a_difference_may_be_interrupted_anywhere() {
+    interrupt_everywhere(1, a_follower_that_lacks_a_little, &["/before", "/missed", "/missed_too"], &[]);
+    let mut c = a_follower_that_lacks_a_little();
+    c.run(4);
+    assert_eq!(c.servers[&1].disk.base.tree().zxid(), Zxid::ZERO, "all of it came as transactions");
+}
+
+/// A quorum of others is enough for a commit; the leader's vote is about what its own disk has.
+#[test]
+fn h13_h14_a_leader_with_a_slow_disk_loses_nothing_that_was_acknowledged() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let session = c.open_session(1);
+    c.server(3).disk_stuck = true;
+    c.create(1, session, 1, "/acknowledged");
+    c.deliver_all();
+    assert_eq!(c.servers[&1].replies.len(), 1, "two of three have it");
+    c.kill(3);
+    c.server(3).disk_stuck = false;
+    assert!(c.servers[&3].disk.recover().0.tree().get("/acknowledged").is_none(), "the leader never had it on disk");
+    c.start(3);
+    c.run(4);
+    assert_ne!(c.leader(), 3, "it lacks what the others have");
+    c.assert_everywhere("/acknowledged", true);
+    c.assert_whole("afterwards");
+}
+
+/// ZOOKEEPER-4712: what a role had under way when it ended is not continued by the next.
+#[test]
+fn h15_a_flush_that_ends_after_its_role_acknowledges_nothing() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let session = c.open_session(2);
+    c.server(1).disk_stuck = true;
+    c.create(2, session, 1, "/a");
+    c.deliver_all();
+    c.break_links(1);
+    c.server(1).disk_stuck = false;
+    c.run(4);
+    let zxids: Vec<Zxid> = c.servers[&1].disk.log.iter().map(|(zxid, _)| *zxid).collect();
+    assert!(zxids.is_sorted_by(|a, b| a < b), "nothing is logged twice: {zxids:?}");
+    c.assert_whole("afterwards");
+}
+
+/// A packet that has no business where it comes ends the link, and not the server.
+#[test]
+fn h18_what_breaks_the_rules_ends_a_link_and_no_server() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let link_of = |c: &Cluster, id| *c.links.iter().find(|(_, link)| link.learner == id).expect("it follows").0;
+    for kind in [PacketKind::UpToDate, PacketKind::NewLeader, PacketKind::Snap, PacketKind::LeaderInfo] {
+        let link = link_of(&c, 1);
+        c.event(1, Event::Packet(link, Packet::bare(kind, Zxid(1 << 32 | 99))));
+        c.deliver_all();
+        assert!(c.servers[&1].serving.is_none(), "{kind:?} is not for a follower that serves");
+        c.run(4);
+        c.assert_whole("afterwards");
+    }
+    let link = link_of(&c, 2);
+    c.event(3, Event::Packet(link, Packet::bare(PacketKind::UpToDate, Zxid(0))));
+    c.deliver_all();
+    c.run(4);
+    c.assert_whole("afterwards");
+}
+
+/// A leader that is not heard, or does not hear, gives up within `syncLimit`, and so do its followers.
+#[test]
+fn h19_a_leader_that_is_cut_off_one_way_does_not_stay() {
+    // Once what it sends is lost, once what it should get.
+    for cut in [[(3, 1), (3, 2)], [(1, 3), (2, 3)]] {
+        let mut c = Cluster::three();
+        c.run(2);
+        assert_eq!(c.leader(), 3);
+        c.cut.extend(cut);
+        c.run(30);
+        assert!(c.servers[&3].serving.is_none(), "it gave up");
+        c.cut.clear();
+        c.run(60);
+        c.assert_whole("afterwards");
+    }
+}
