@@ -82,7 +82,11 @@ fn interrupt_everywhere(id: i64, prepare: fn() -> Cluster, there: &[&str], gone:
             there.iter().for_each(|path| c.assert_everywhere(path, true));
             gone.iter().for_each(|path| c.assert_everywhere(path, false));
             if was_done {
-                assert!(steps > 5, "{context}: there was nothing to interrupt: {:?}", c.servers.values().map(|s| &s.notes).collect::<Vec<_>>());
+                assert!(
+                    steps > 5,
+                    "{context}: there was nothing to interrupt: {:?}",
+                    c.servers.values().map(|s| &s.notes).collect::<Vec<_>>()
+                );
                 break;
             }
         }
