@@ -2,6 +2,7 @@
 //!
 //! The modules in the order of the map: each may use what stands above it, never what stands below.
 
+pub mod planted;
 pub mod types;
 
 pub mod jute;

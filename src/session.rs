@@ -9,6 +9,7 @@ use std::hash::BuildHasherDefault;
 
 use siphasher::sip::SipHasher13;
 
+use crate::planted::{self, Bug};
 use crate::proto::client::Password;
 use crate::types::{CnxnId, Instant, SessionId, WallMs};
 
@@ -30,6 +31,9 @@ struct Session {
     closing: bool,
     owner: Option<CnxnId>,
 }
+
+/// A server gives out so many ids, less one, for each millisecond that it runs, or an order of magnitude less.
+const MS_IDS_MASK: i64 = 0xffff;
 
 /// Why a request may not go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,9 +75,10 @@ impl Sessions {
 
     /// Takes up a session that was just made, or that was there when this server took over.
     pub fn insert(&mut self, id: SessionId, timeout_ms: i32, owner: Option<CnxnId>, now: Instant) {
-        // An id that a restart finds in use must not be given out again.
+        // A clock that was set back since must not have ids given out again: neither this one, nor others that were given
+        // out after it in the same milliseconds and are closed already.
         if id.0 >= self.next_id && id.0 >> 56 == self.next_id >> 56 {
-            self.next_id = id.0 + 1;
+            self.next_id = (id.0 | MS_IDS_MASK) + 1;
         }
         let timeout_ms = timeout_ms.max(0) as u64;
         let expires = self.deadline(now, timeout_ms);
@@ -108,8 +113,13 @@ impl Sessions {
     /// Whether a request that came over `cnxn` may be carried out in the name of the session. The first connection that
     /// asks for a session without an owner becomes it: a new leader learns so where its sessions are.
     pub fn check(&mut self, id: SessionId, cnxn: CnxnId) -> Result<(), Refused> {
-        let session = self.live.get_mut(&id).filter(|session| !session.closing).ok_or(Refused::Expired)?;
-        if *session.owner.get_or_insert(cnxn) == cnxn { Ok(()) } else { Err(Refused::Moved) }
+        let refuses = |session: &&mut Session| session.closing && !planted::is(Bug::EphemeralAfterClose);
+        let session = self.live.get_mut(&id).filter(|session| !refuses(session)).ok_or(Refused::Expired)?;
+        if *session.owner.get_or_insert(cnxn) == cnxn || planted::is(Bug::MovedSessionWrites) {
+            Ok(())
+        } else {
+            Err(Refused::Moved)
+        }
     }
 
     /// Refuses further requests: the session's close is on its way.
@@ -169,6 +179,7 @@ impl Sessions {
 /// The first session id that a server gives out which starts at `wall`: its own id in the top byte, so that no two servers
 /// give out the same, then the time, so that none is given out again after a restart.
 pub fn first_id(server_id: u8, wall: WallMs) -> i64 {
+    let wall = if planted::is(Bug::SessionIdReused) { WallMs(0) } else { wall };
     ((wall.0 << 24) as u64 >> 8) as i64 | i64::from(server_id) << 56
 }
 
@@ -251,6 +262,8 @@ mod tests {
         let first = s.allocate();
         assert_eq!(first.0 >> 56, 1);
         s.insert(SessionId(first.0 + 10), 5000, None, Instant(0));
-        assert_eq!(s.allocate(), SessionId(first.0 + 11));
+        let next = s.allocate();
+        assert!(next.0 > first.0 + 0xfff0, "{next}: what came after {first} may have been given out and closed");
+        assert_eq!(next.0 >> 56, 1);
     }
 }

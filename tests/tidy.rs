@@ -139,7 +139,8 @@ fn unsafe_stands_where_it_is_allowed_and_says_why() {
 /// The order of modules: each may use itself and those before it. What one line names may use each other.
 ///
 /// `server` is in two: the shards read the configuration and answer what operators ask, and are assembled by the rest.
-const ORDER: [&[&str]; 13] = [
+const ORDER: [&[&str]; 14] = [
+    &["planted"],
     &["types"],
     &["jute"],
     &["proto"],

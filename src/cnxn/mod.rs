@@ -34,6 +34,7 @@ pub use self::four_letter::{Asked, FourLetter};
 pub use self::state::{CloseReason, CnxnInfo};
 use self::state::{Cnxn, Counts, Pending, Phase};
 use crate::jute::{Reader as JuteReader, Write};
+use crate::planted::{self, Bug};
 use crate::proto::client::{
     AclList, ConnectRequest, ConnectResponse, EventType, Id, ReplyHeader, RequestHeader, XID_PING, encode_event, perms,
 };
@@ -760,7 +761,7 @@ impl Cnxns {
             Some(op) if op != OpCode::Check => {
                 let cnxn = self.get_mut(id).expect("looked up by the caller");
                 let ids = Arc::clone(&cnxn.ids);
-                if cnxn.pending.is_empty() {
+                if cnxn.pending.is_empty() || planted::is(Bug::ReadOvertakesWrite) {
                     self.answer_read(now, now, id.slot, header.xid, op, body, &ids, None);
                 } else {
                     let body = frame.slice_ref(body);
@@ -862,9 +863,15 @@ impl Cnxns {
 
     /// Puts out one commit's events, then its reply.
     fn commit(&mut self, now: Instant, commit: &Committed, answered: &mut Vec<Slot>) {
-        let own = commit.to.filter(|(cnxn, _)| cnxn.shard == self.settings.shard && self.get(*cnxn).is_some());
+        let mut own = commit.to.filter(|(cnxn, _)| cnxn.shard == self.settings.shard && self.get(*cnxn).is_some());
         if let (Some((cnxn, _)), Some(before)) = (own, &commit.before) {
             self.answer_reads(now, cnxn.slot, Some(before));
+        }
+        if planted::is(Bug::ReplyBeforeEvent)
+            && let Some((cnxn, xid)) = own.take()
+        {
+            self.reply(now, cnxn, xid, commit);
+            answered.push(cnxn.slot);
         }
         if !self.watches.is_empty() {
             for change in &commit.changes {

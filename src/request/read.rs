@@ -4,6 +4,7 @@
 
 use super::prepare::Rules;
 use crate::jute::Write;
+use crate::planted::{self, Bug};
 use crate::proto::client::{Acl, AclList, EventType, Id, ReplyHeader, encode_event, perms};
 use crate::proto::op::{MultiHeader, NO_PATH, OpCode, Paths, ReadOp, SetWatches};
 use crate::proto::{ErrorCode, frame};
@@ -141,7 +142,9 @@ impl Reader<'_> {
             let path = path?;
             match tree.get(path) {
                 None => tell(EventType::NodeDeleted, path),
-                Some(node) if node.meta().mzxid > seen => tell(EventType::NodeDataChanged, path),
+                Some(node) if node.meta().mzxid > seen && !planted::is(Bug::WatchLostOnReconnect) => {
+                    tell(EventType::NodeDataChanged, path);
+                }
                 Some(_) => self.watches.watch_data(path, self.slot),
             }
         }

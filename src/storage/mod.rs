@@ -13,6 +13,7 @@ pub mod apache_log;
 pub mod compression;
 pub mod convert;
 pub mod epoch;
+pub mod files;
 pub mod inspect;
 pub mod mmap;
 pub mod recovery;

@@ -11,15 +11,17 @@
 //! A server that has found its own history damaged sets it aside instead, and marks the directory with `in-doubt` until it
 //! has a whole state from the leader: until then it does not vote.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::apache_log;
 use super::compression::Compression;
 use super::error::StorageError;
+use super::files;
 use super::segments::{self, sync_dir};
 use super::snapshot;
 use super::snapshot_format::SnapshotSource;
+use crate::planted::{self, Bug};
 use crate::types::Zxid;
 
 const MARKER: &str = "replaced-by.";
@@ -33,10 +35,13 @@ pub fn replace(
     source: &SnapshotSource,
     compression: Compression,
 ) -> Result<(), StorageError> {
+    if planted::is(Bug::ReplaceNotDurable) {
+        return Ok(());
+    }
     let zxid = source.tree.zxid();
     snapshot::write_as(snapshot_dir, source, compression, |_| {})?;
     let marker = snapshot_dir.join(format!("{MARKER}{:x}", zxid.0));
-    File::create(&marker).and_then(|file| file.sync_all()).map_err(StorageError::io("create", &marker))?;
+    files::create_empty(&marker).map_err(StorageError::io("create", &marker))?;
     sync_dir(snapshot_dir)?;
     finish(snapshot_dir, log_dir)
 }
@@ -44,11 +49,14 @@ pub fn replace(
 /// Finishes what a [`replace`] that was interrupted has begun. Nothing happens where there was none.
 pub fn finish(snapshot_dir: &Path, log_dir: &Path) -> Result<(), StorageError> {
     let Some((marker, zxid)) = find_marker(snapshot_dir)? else { return Ok(()) };
+    if planted::is(Bug::MarkerRemovedFirst) {
+        remove(&marker)?;
+    }
     for file in snapshot::list_by_name(snapshot_dir)?.into_iter().filter(|file| file.zxid != zxid) {
         remove(&file.path)?;
     }
     // From the newest to the oldest: what a crash leaves has no gap.
-    for (_, path) in segments::list(log_dir)?.into_iter().rev() {
+    for (_, path) in segments::list(log_dir)?.into_iter().rev().filter(|_| !planted::is(Bug::StaleLogKept)) {
         remove(&path)?;
     }
     for file in apache_log::list(log_dir)?.into_iter().rev() {
@@ -60,7 +68,9 @@ pub fn finish(snapshot_dir: &Path, log_dir: &Path) -> Result<(), StorageError> {
     }
     sync_dir(log_dir)?;
     sync_dir(snapshot_dir)?;
-    remove(&marker)?;
+    if !planted::is(Bug::MarkerRemovedFirst) {
+        remove(&marker)?;
+    }
     sync_dir(snapshot_dir)
 }
 
@@ -73,7 +83,7 @@ pub fn is_in_doubt(snapshot_dir: &Path) -> bool {
 /// goes. Returns where the files are now.
 pub fn set_aside(snapshot_dir: &Path, log_dir: &Path) -> Result<PathBuf, StorageError> {
     let doubt = snapshot_dir.join(IN_DOUBT);
-    File::create(&doubt).and_then(|file| file.sync_all()).map_err(StorageError::io("create", &doubt))?;
+    files::create_empty(&doubt).map_err(StorageError::io("create", &doubt))?;
     sync_dir(snapshot_dir)?;
     let aside = snapshot_dir.join(SET_ASIDE);
     if aside.exists() {
@@ -86,7 +96,7 @@ pub fn set_aside(snapshot_dir: &Path, log_dir: &Path) -> Result<PathBuf, Storage
     for path in snapshots.chain(segments).chain(logs) {
         let name = path.file_name().expect("a file of a directory has a name");
         // On another device they cannot be kept.
-        if fs::rename(&path, aside.join(name)).is_err() {
+        if files::rename(&path, &aside.join(name)).is_err() {
             remove(&path)?;
         }
     }
@@ -108,11 +118,13 @@ fn find_marker(dir: &Path) -> Result<Option<(PathBuf, Zxid)>, StorageError> {
 }
 
 fn remove(path: &Path) -> Result<(), StorageError> {
-    fs::remove_file(path).map_err(StorageError::io("remove", path))
+    files::remove(path).map_err(StorageError::io("remove", path))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
     use crate::storage::recovery;
     use crate::storage::testing::TempDir;

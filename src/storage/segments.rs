@@ -12,6 +12,7 @@ use std::thread;
 use bytes::Bytes;
 
 use super::error::StorageError;
+use super::files;
 use super::format::{self, BLOCK_BYTES, End, Link, SegmentHeader, Walk};
 use super::log::{Filled, Spare};
 use super::mmap::MappedFile;
@@ -81,23 +82,24 @@ pub fn prepare(
         move |source: io::Error| StorageError::Io { operation, path, source }
     };
     if let Some(old) = recycled {
-        fs::rename(old, &unready).map_err(at("recycle"))?;
+        files::rename(old, &unready).map_err(at("recycle"))?;
     }
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&unready).map_err(at("create"))?;
+    let options = OpenOptions::new().write(true).create(true).truncate(false).to_owned();
+    let file = files::open(&unready, &options).map_err(at("create"))?;
     let header = SegmentHeader::new(sequence, salt).to_block();
     let filled = match recycled {
         Some(_) => Ok(()),
         None => write_zeros(&file, bytes),
     };
-    let made = filled.and_then(|()| file.write_all_at(&header, 0)).and_then(|()| file.sync_all());
+    let made = filled.and_then(|()| file.write_all_at(&header, 0)).and_then(|()| files::sync(&file, &unready));
     if let Err(source) = made {
-        drop(fs::remove_file(&unready));
+        drop(files::remove(&unready));
         return Err(at("prepare")(source));
     }
     // What was written must not stay in the page cache: the flushes go past it.
     let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
     drop(file);
-    fs::rename(&unready, &ready).map_err(at("rename"))?;
+    files::rename(&unready, &ready).map_err(at("rename"))?;
     sync_dir(dir)?;
     Ok(Spare { sequence, salt, bytes })
 }
@@ -106,15 +108,14 @@ pub fn prepare(
 pub fn remove(dir: &Path, sequences: &[u64]) -> Result<(), StorageError> {
     for sequence in sequences {
         let path = path(dir, *sequence);
-        fs::remove_file(&path).map_err(|source| StorageError::Io { operation: "remove", path, source })?;
+        files::remove(&path).map_err(StorageError::io("remove", &path))?;
     }
     sync_dir(dir)
 }
 
 /// Makes the names in a directory durable.
 pub fn sync_dir(dir: &Path) -> Result<(), StorageError> {
-    let sync = File::open(dir).and_then(|dir| dir.sync_all());
-    sync.map_err(|source| StorageError::Io { operation: "fsync", path: dir.to_owned(), source })
+    files::sync_dir(dir).map_err(StorageError::io("fsync", dir))
 }
 
 fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {

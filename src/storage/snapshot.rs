@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use super::compression::{Compression, Writer};
 use super::error::StorageError;
+use super::files;
 use super::snapshot_format::{CHUNK_BYTES, Decoded, Encoder, Form, SnapshotSource};
 use super::snapshot_load::{self, LoadError};
 use crate::tree::DataTree;
@@ -86,7 +87,7 @@ pub fn write_as(
 
     let temp_path = dir.join(format!("{TEMP_PREFIX}{:x}{TEMP_SUFFIX}", zxid.0));
     let options = File::options().read(true).write(true).create_new(true).to_owned();
-    let file = options.open(&temp_path).map_err(StorageError::io("create", &temp_path))?;
+    let file = files::open(&temp_path, &options).map_err(StorageError::io("create", &temp_path))?;
     let temp = Temp { path: temp_path };
     let mut writer = Writer::new(compression, file);
     let mut encoder = Encoder::new(source, Form::File);
@@ -102,12 +103,12 @@ pub fn write_as(
         progress(Progress::Written(bytes));
     }
     let mut file = writer.finish().map_err(StorageError::io("write", &temp.path))?;
-    file.sync_all().map_err(StorageError::io("flush", &temp.path))?;
+    files::sync(&file, &temp.path).map_err(StorageError::io("flush", &temp.path))?;
     let written = Written { compression, bytes, checksum: encoder.checksum() };
     verify(&mut file, &temp.path, &written, |verified| progress(Progress::Verified(verified)))?;
     let bytes = file.metadata().map_err(StorageError::io("look at", &temp.path))?.len();
 
-    fs::rename(&temp.path, &path).map_err(StorageError::io("rename to its final name", &temp.path))?;
+    files::rename(&temp.path, &path).map_err(StorageError::io("rename to its final name", &temp.path))?;
     sync_directory(dir)?;
     let elapsed = start.elapsed();
     info!("Snapshot taken in {} ms", elapsed.as_millis());
@@ -161,12 +162,12 @@ struct Temp {
 impl Drop for Temp {
     fn drop(&mut self) {
         // Renamed, it is not there; and what cannot be removed goes at the next start.
-        let _ = fs::remove_file(&self.path);
+        let _ = files::remove(&self.path);
     }
 }
 
 fn sync_directory(dir: &Path) -> Result<(), StorageError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(StorageError::io("flush the directory", dir))
+    files::sync_dir(dir).map_err(StorageError::io("flush the directory", dir))
 }
 
 /// The name of a snapshot.
@@ -336,7 +337,7 @@ fn remove_temps(dir: &Path) -> Result<(), StorageError> {
         let is_ours = |name: &str| name.starts_with(TEMP_PREFIX) && name.ends_with(TEMP_SUFFIX);
         if entry.file_name().to_str().is_some_and(is_ours) {
             info!("Removing the unfinished snapshot {}", entry.path().display());
-            fs::remove_file(entry.path()).map_err(StorageError::io("remove", &entry.path()))?;
+            files::remove(&entry.path()).map_err(StorageError::io("remove", &entry.path()))?;
         }
     }
     Ok(())

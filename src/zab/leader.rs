@@ -22,6 +22,7 @@ use super::effect::{Effect, Epochs, LinkId, Reason, Settings};
 use super::history::{History, Plan};
 use super::quorum::QuorumView;
 use crate::jute::Write as _;
+use crate::planted::{self, Bug};
 use crate::proto::op::{OpCode, WriteOp};
 use crate::proto::quorum::{self, ForwardedRequest, LearnerInfo, OP_CREATE_SESSION, Packet, PacketKind};
 use crate::request::pipeline::{Answer, Ask, WriteRequest};
@@ -136,7 +137,7 @@ impl Leader {
             view,
             epochs,
             started_with: (epochs.current, last),
-            epoch: epochs.accepted.next(),
+            epoch: if planted::is(Bug::EpochReused) { epochs.accepted } else { epochs.accepted.next() },
             phase: Phase::Discovery { heard: BTreeSet::from([settings.id]) },
             deadline: now.after_ms(settings.init_ms()),
             learners: BTreeMap::new(),
@@ -225,7 +226,7 @@ impl Leader {
             (Stage::Synced | Stage::Serving, PacketKind::Ping) => {
                 let touched = quorum::decode_touches(packet.data.as_deref().unwrap_or_default());
                 let touched: Vec<_> = touched.into_iter().map(|(session, _)| (session, now)).collect();
-                if !touched.is_empty() {
+                if !touched.is_empty() && !planted::is(Bug::TouchesLost) {
                     out.asks.push(Ask::Touch(touched));
                 }
                 Ok(())
@@ -305,7 +306,7 @@ impl Leader {
         candidates.sort_unstable();
         let has_quorum = |zxid: &Zxid| {
             let holders = self.acked.iter().filter(|(_, acked)| *acked >= zxid).map(|(sid, _)| *sid).collect();
-            self.view.contains_quorum(&holders)
+            self.view.contains_quorum(&holders) || planted::is(Bug::CommitWithoutQuorum)
         };
         let zxid = candidates.into_iter().rev().find(has_quorum)?;
         let (mut commits, mut informs) = (Vec::new(), Vec::new());
@@ -376,7 +377,7 @@ impl Leader {
             let followers = self.learners.values().filter(|learner| !learner.observer);
             let heard = followers.filter(|learner| matches!(learner.stage, Stage::Synced | Stage::Serving));
             let heard: BTreeSet<ServerId> = heard.map(|learner| learner.sid).chain([self.settings.id]).collect();
-            if !self.view.contains_quorum(&heard) {
+            if !self.view.contains_quorum(&heard) && !planted::is(Bug::LonelyLeaderStays) {
                 out.failed = Some(format!("not sufficient followers synced, only synced with sids: {heard:?}"));
             }
         }
@@ -403,7 +404,7 @@ impl Leader {
         let accepted = Epoch(packet.zxid.epoch());
         match &mut self.phase {
             Phase::Discovery { heard } => {
-                if accepted >= self.epoch {
+                if accepted >= self.epoch && !planted::is(Bug::EpochReused) {
                     self.epoch = accepted.next();
                 }
                 if !observer && self.view.current().is_voter(sid) {
@@ -448,7 +449,8 @@ impl Leader {
         let acks = current != -1 && last != Zxid(-1);
         // Once a quorum has accepted the epoch, whatever somebody else has beyond it was never committed: it is cut.
         let is_undecided = matches!(self.phase, Phase::EpochAcks { .. });
-        if acks && is_undecided && (Epoch(current as u32), last) > self.started_with {
+        let knows_more = (Epoch(current as u32), last) > self.started_with;
+        if acks && is_undecided && knows_more && !planted::is(Bug::VoteIgnoresLog) {
             let (epoch, zxid) = self.started_with;
             return Err(format!("follower is ahead of the leader: epoch {current:x}, {last}; mine {epoch}, {zxid}"));
         }
@@ -561,7 +563,8 @@ impl Leader {
     }
 
     fn establish_with_quorum(&mut self, now: Instant, out: &mut Out) {
-        if self.phase != Phase::NewLeaderAcks || !self.view.contains_quorum(&self.synced) {
+        let has_quorum = self.view.contains_quorum(&self.synced) || planted::is(Bug::LeaderBeforeQuorumHasHistory);
+        if self.phase != Phase::NewLeaderAcks || !has_quorum {
             return;
         }
         self.phase = Phase::Broadcast;
@@ -646,6 +649,9 @@ impl Leader {
 impl Learner {
     /// Whether it hears of proposals and commits: from the moment on at which its history was fixed.
     fn is_forwarded_to(&self) -> bool {
+        if planted::is(Bug::LateAudience) {
+            return matches!(self.stage, Stage::Synced | Stage::Serving);
+        }
         matches!(self.stage, Stage::Syncing | Stage::Synced | Stage::Serving)
     }
 }

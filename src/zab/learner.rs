@@ -21,6 +21,7 @@ use super::effect::{Effect, Epochs, LinkId, Reason, Settings};
 use super::history::History;
 use super::quorum::{QuorumVerifier, QuorumView};
 use crate::jute::Write as _;
+use crate::planted::{self, Bug};
 use crate::proto::quorum::{self, LearnerInfo, Packet, PacketKind};
 use crate::proto::txn::LoggedTxn;
 use crate::request::replica::{Forward, Replica};
@@ -188,12 +189,12 @@ impl Learner {
 
     /// Whether the state in memory is one that the disk does not have: what a snapshot brought, before it is durable.
     pub fn is_ahead_of_disk(&self) -> bool {
-        self.stage == Stage::Syncing { from_snapshot: true }
+        self.stage == Stage::Syncing { from_snapshot: true } && !planted::is(Bug::PartialSnapshotKept)
     }
 
     /// Transactions that were logged and not committed, to be applied when the role ends.
     pub fn take_uncommitted(&mut self) -> impl Iterator<Item = (Bytes, LoggedTxn)> + '_ {
-        let last = self.logged;
+        let last = if planted::is(Bug::TailDroppedAtEnd) { Zxid::ZERO } else { self.logged };
         let logged = self.pending.drain(..).take_while(move |proposal| proposal.zxid <= last);
         logged.map(|proposal| (proposal.payload, proposal.logged))
     }
@@ -330,7 +331,14 @@ impl Learner {
             (Stage::Syncing { .. } | Stage::AwaitsUpToDate | Stage::Serving, Proposal)
                 if !self.serves_as_observer() =>
             {
-                self.on_proposal(packet, out)
+                let zxid = packet.zxid;
+                let kept = self.on_proposal(packet, out);
+                let shows = self.stage == Stage::Serving && self.pending.len() == 1;
+                if planted::is(Bug::FollowerShowsProposals) && shows {
+                    kept.and_then(|()| self.commit(zxid, state))
+                } else {
+                    kept
+                }
             }
             (Stage::Syncing { from_snapshot }, Commit) => {
                 self.commit_while_syncing(packet.zxid, from_snapshot, state, out)
@@ -349,6 +357,11 @@ impl Learner {
                 self.on_proposal(packet, out)
             }
             (Stage::AwaitsUpToDate, UpToDate) => self.on_up_to_date(state, out),
+            (Stage::Serving, Commit)
+                if planted::is(Bug::FollowerShowsProposals) && packet.zxid <= state.replica.committed() =>
+            {
+                Ok(())
+            }
             (Stage::Serving, Commit) if !self.observer => self.commit(packet.zxid, state),
             (Stage::Serving, Inform) => {
                 let zxid = packet.zxid;
@@ -402,7 +415,7 @@ impl Learner {
     fn on_proposal(&mut self, packet: Packet, out: &mut Out) -> Result<(), Reason> {
         let (zxid, payload) = (packet.zxid, packet.data.ok_or("a proposal without a transaction")?);
         let last = self.pending.back().map_or(self.logged, |proposal| proposal.zxid);
-        if zxid <= last {
+        if zxid <= last && !planted::is(Bug::DuplicateProposalLogged) {
             // It was sent twice: in the history, and again because it was outstanding.
             return Ok(());
         }
@@ -425,6 +438,9 @@ impl Learner {
         self.logged = zxid;
         if self.stage == Stage::Serving && !self.observer {
             self.unacked.push_back(zxid);
+            if planted::is(Bug::AckBeforeFlush) {
+                self.send(&Packet::bare(PacketKind::Ack, zxid), out);
+            }
         }
     }
 
@@ -460,6 +476,9 @@ impl Learner {
         if let Some((expected, found)) = state.replica.commit(&logged) {
             tracing::error!("{zxid} leads to digest {found:x}, but the leader's is {expected:x}: the trees differ");
         }
+        if planted::is(Bug::HoleInHistory) && matches!(self.stage, Stage::Syncing { .. }) {
+            return Ok(());
+        }
         state.history.push(zxid, payload);
         Ok(())
     }
@@ -480,13 +499,19 @@ impl Learner {
             self.view.see(config.clone());
             self.config = Some(config);
         }
+        if planted::is(Bug::NewLeaderAckBeforeFlush) {
+            self.send(&Packet::bare(PacketKind::Ack, self.epoch.zxid()), out);
+        }
+        if planted::is(Bug::PendingLostAtNewLeader) {
+            self.pending.clear();
+        }
         if from_snapshot {
             self.stage = Stage::Installing;
             out.effects.push(Effect::Install(Box::new(SnapshotSource::of(
                 state.replica.data_tree(),
                 state.replica.digests(),
             ))));
-        } else if self.durable >= self.logged {
+        } else if self.durable >= self.logged || planted::is(Bug::EpochBeforeHistory) {
             self.save_current(out);
         } else {
             self.stage = Stage::Flushing;

@@ -1,0 +1,168 @@
+//! A server's disk. Files are real ones, in memory (tmpfs), written and read back by the server's own storage code, so that
+//! recovery is the real one to the last line. Flushes of the log, which that code leaves to the ring, are done here: one that
+//! was under way at a crash leaves any of its sectors written.
+
+use std::cell::RefCell;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use ringkeeper::storage::epoch;
+use ringkeeper::storage::error::StorageError;
+#[cfg(debug_assertions)]
+use ringkeeper::storage::files;
+use ringkeeper::storage::format::{BLOCK_BYTES, Link};
+use ringkeeper::storage::group_commit::Batch;
+use ringkeeper::storage::log::{Filled, Spare};
+use ringkeeper::storage::recovery::{self, Recovery};
+use ringkeeper::storage::{replace, segments};
+use ringkeeper::tree::DataTree;
+use ringkeeper::types::Zxid;
+use ringkeeper::zab::effect::Epochs;
+use ringkeeper::zab::history::History;
+
+use crate::power::Device;
+use crate::random::Random;
+
+/// What a device writes whole or not at all, at the least.
+const SECTOR_BYTES: usize = 512;
+
+pub struct Disk {
+    pub dir: PathBuf,
+    /// Flushes take long until then.
+    pub slow_until_us: u64,
+    /// The next flush ends with an error.
+    pub fails_next: bool,
+    device: Rc<RefCell<Device>>,
+    /// The block in which the last flush ended, as far as it was filled. See `shard::disk`.
+    tail: Vec<u8>,
+}
+
+/// A flush under way: whole blocks, and where they go.
+pub struct Flush {
+    pub number: u64,
+    pub batch: Batch,
+    position: u64,
+    bytes: Vec<u8>,
+}
+
+/// What a start finds.
+pub struct Found {
+    pub data_tree: DataTree,
+    pub history: History,
+    pub epochs: Epochs,
+    pub in_doubt: bool,
+    pub end: Link,
+    pub filled: Vec<Filled>,
+    pub spares: Vec<Spare>,
+    pub next_sequence: u64,
+    pub snapshot: Zxid,
+    /// Why everything was set aside before.
+    pub damage: Option<String>,
+}
+
+impl Disk {
+    pub fn new(dir: PathBuf) -> Disk {
+        fs::create_dir_all(&dir).expect("the scratch directory can be written to");
+        let device = Rc::new(RefCell::new(Device::new(dir.clone())));
+        Disk { dir, slow_until_us: 0, fails_next: false, device, tail: Vec::new() }
+    }
+
+    /// Does something with files that may be interrupted by a crash, and taken back by a loss of power.
+    pub fn at_files<T>(&self, work: impl FnOnce() -> T) -> T {
+        #[cfg(debug_assertions)]
+        {
+            let device = Rc::clone(&self.device);
+            files::observe(Box::new(move |step| device.borrow_mut().step(step)), work)
+        }
+        // A release build's files change unobserved, and a crash comes when they have.
+        #[cfg(not(debug_assertions))]
+        work()
+    }
+
+    /// The same, and the crash comes before it is done, or right after.
+    pub fn interrupted(&self, steps: usize, work: impl FnOnce()) {
+        self.device.borrow_mut().steps_left = Some(steps);
+        self.at_files(work);
+        self.device.borrow_mut().steps_left = None;
+    }
+
+    pub fn lose_power(&mut self, chance: &mut Random) {
+        self.device.borrow_mut().lose_power(chance);
+    }
+
+    /// What a process does first. See `server::run`.
+    pub fn recover(&mut self) -> Result<Found, String> {
+        self.tail.clear();
+        let mut damage = None;
+        let recovered = match self.read_back(None) {
+            Err(error) if error.is_damage() => {
+                damage = Some(error.to_string());
+                self.at_files(|| replace::set_aside(&self.dir, &self.dir)).map_err(|error| error.to_string())?;
+                self.read_back(None)
+            }
+            recovered => recovered,
+        };
+        let Recovery { data_tree, log, snapshot, history } = recovered.map_err(|error| error.to_string())?;
+        let epochs = epoch::load(&self.dir, data_tree.tree().zxid()).map_err(|error| error.to_string())?;
+        let last = log.spares.last().map(|spare| spare.sequence);
+        let last = last.or(log.filled.last().map(|segment| segment.sequence)).unwrap_or(0);
+        Ok(Found {
+            data_tree,
+            history: history.expect("it was asked for"),
+            epochs,
+            in_doubt: replace::is_in_doubt(&self.dir),
+            end: log.end,
+            filled: log.filled,
+            spares: log.spares,
+            next_sequence: last + 1,
+            snapshot,
+            damage,
+        })
+    }
+
+    pub fn read_back(&self, until: Option<Zxid>) -> Result<Recovery, StorageError> {
+        let options = recovery::Options { until, keep_history: true, ..recovery::Options::default() };
+        self.at_files(|| recovery::recover(&self.dir, &self.dir, &options))
+    }
+
+    /// See `shard::disk::Disk::flush`.
+    pub fn begin_flush(&mut self, number: u64, batch: Batch) -> Flush {
+        let head = batch.position as usize % BLOCK_BYTES;
+        let end = head + batch.bytes.len();
+        let mut bytes = Vec::with_capacity(end.next_multiple_of(BLOCK_BYTES));
+        if head > 0 {
+            assert_eq!(self.tail.len(), head, "flushes go on where they ended");
+            bytes.extend_from_slice(&self.tail);
+        }
+        bytes.extend_from_slice(&batch.bytes);
+        self.tail = bytes[end - end % BLOCK_BYTES..].to_vec();
+        bytes.resize(end.next_multiple_of(BLOCK_BYTES), 0);
+        Flush { number, position: batch.position - head as u64, batch, bytes }
+    }
+
+    /// The flush has ended well.
+    pub fn write(&self, flush: &Flush) {
+        self.put(flush.batch.segment, flush.position, &flush.bytes);
+    }
+
+    /// The flush was cut short: any part of it is there.
+    pub fn tear(&self, flush: &Flush, chance: &mut Random) {
+        let percent = chance.pick(&[0, 10, 50, 90, 100]);
+        let whole_blocks = chance.chance(30);
+        let unit = if whole_blocks { BLOCK_BYTES } else { SECTOR_BYTES };
+        for (at, sector) in flush.bytes.chunks(unit).enumerate() {
+            if chance.chance(percent) {
+                self.put(flush.batch.segment, flush.position + (at * unit) as u64, sector);
+            }
+        }
+    }
+
+    fn put(&self, segment: u64, position: u64, bytes: &[u8]) {
+        let path = segments::path(&self.dir, segment);
+        let file = OpenOptions::new().write(true).open(&path).expect("a segment in use is there");
+        file.write_all_at(bytes, position).expect("the scratch directory can be written to");
+        self.device.borrow_mut().written(&path, position, bytes);
+    }
+}

@@ -1,0 +1,217 @@
+//! What `shard::upkeep` does: segments ahead of need, used ones again, snapshots.
+
+use std::collections::VecDeque;
+
+use ringkeeper::planted::{self, Bug};
+use ringkeeper::storage::error::StorageError;
+use ringkeeper::storage::log::{Filled, Spare};
+use ringkeeper::storage::snapshot_format::SnapshotSource;
+use ringkeeper::storage::{segments, snapshot};
+use ringkeeper::types::Zxid;
+
+use crate::disk::Disk;
+use crate::options::Options;
+use crate::random::Random;
+use crate::server::{Process, Server, Wake};
+use crate::world::{World, note};
+
+/// See `shard::upkeep`.
+const SPARES_READY: usize = 2;
+const RECYCLED_MAX: usize = 8;
+const SNAPSHOTS_COVERED: usize = 3;
+
+pub struct Upkeep {
+    next_sequence: u64,
+    filled: VecDeque<Filled>,
+    pub recyclable: Vec<(u64, u64)>,
+    pub wanted_bytes: u64,
+    preparing: bool,
+    /// The last transaction in the newest snapshot that was begun.
+    last: Zxid,
+    snap_count: u64,
+    /// After how many transactions the next is taken.
+    count: u64,
+    /// Waits until all that it holds is committed, with the count of changes in serving.
+    waiting: Option<(SnapshotSource, u64)>,
+    writing: Option<SnapshotSource>,
+}
+
+impl Upkeep {
+    pub fn new(filled: Vec<Filled>, next_sequence: u64, last: Zxid, options: &Options, chance: &mut Random) -> Upkeep {
+        let snap_count = options.snap_count();
+        Upkeep {
+            next_sequence,
+            filled: filled.into(),
+            recyclable: Vec::new(),
+            wanted_bytes: 0,
+            preparing: false,
+            last,
+            snap_count,
+            count: upper_half(snap_count, chance),
+            waiting: None,
+            writing: None,
+        }
+    }
+
+    /// See `Upkeep::prepare_one`.
+    fn prepare(&mut self, disk: &Disk, salt: u64) -> Result<Spare, StorageError> {
+        let wanted = segments::file_bytes(0).max(self.wanted_bytes);
+        let recycled = self.recyclable.iter().position(|(_, bytes)| *bytes == wanted);
+        let recycled = recycled.map(|at| segments::path(&disk.dir, self.recyclable.swap_remove(at).0));
+        segments::prepare(&disk.dir, self.next_sequence, wanted, salt, recycled.as_deref())
+    }
+
+    /// Whether something works with the files, so that they cannot be replaced.
+    pub fn is_at_files(&self) -> bool {
+        self.preparing || self.writing.is_some()
+    }
+
+    pub fn forget_files(&mut self) {
+        self.filled.clear();
+        self.recyclable.clear();
+    }
+}
+
+fn upper_half(limit: u64, chance: &mut Random) -> u64 {
+    limit / 2 + chance.next() % (limit / 2 + 1)
+}
+
+/// How many transactions were made from `last` to `now`, about.
+fn transactions_between(last: Zxid, now: Zxid) -> u64 {
+    if last.epoch() == now.epoch() { (now.0 - last.0) as u64 } else { now.counter().into() }
+}
+
+impl World {
+    fn work_us(&mut self) -> u64 {
+        let usual = self.options.flush_us();
+        4 * usual + self.chance.below(8 * usual as usize + 1) as u64
+    }
+
+    /// See `Upkeep::keep_segments_ready`.
+    pub fn keep_segments_ready(&mut self, server: usize) {
+        let delay = self.work_us();
+        let Some(process) = self.process(server) else { return };
+        self::note_filled(process);
+        if process.log.spares() < SPARES_READY && !std::mem::replace(&mut process.upkeep.preparing, true) {
+            self.wake_after(server, delay, Wake::SegmentReady);
+        }
+    }
+
+    pub fn segment_ready(&mut self, server: usize) {
+        let salt = self.chance.next();
+        let host = &mut self.servers[server];
+        let Some(process) = &mut host.process else { return };
+        process.upkeep.preparing = false;
+        match host.disk.at_files(|| process.upkeep.prepare(&host.disk, salt)) {
+            Ok(spare) => {
+                process.upkeep.next_sequence += 1;
+                self.add_spare(server, spare);
+                self.hand_on(server);
+                self.keep_segments_ready(server);
+            }
+            Err(error) => {
+                self.checker.violated("Effects", format!("server {} cannot make a segment: {error}", server + 1));
+            }
+        }
+    }
+
+    /// The crash comes when what is under way is partly done.
+    pub fn interrupt_upkeep(&mut self, server: usize) {
+        let salt = self.chance.next();
+        let Server { process: Some(process), disk, .. } = &mut self.servers[server] else { return };
+        let upkeep = &mut process.upkeep;
+        if upkeep.preparing {
+            let steps = self.chance.below(8);
+            disk.interrupted(steps, || drop(upkeep.prepare(disk, salt)));
+        }
+        if let Some(source) = upkeep.writing.take() {
+            let steps = self.chance.below(8);
+            disk.interrupted(steps, || drop(snapshot::write(&disk.dir, &source, |_| {})));
+        }
+    }
+
+    /// See `Upkeep::take_snapshots`. Called when something was committed, or serving has changed.
+    pub fn look_for_snapshot(&mut self, server: usize) {
+        let delay = 3 * self.work_us();
+        let Some(process) = self.process(server) else { return };
+        if process.upkeep.writing.is_some() {
+            return;
+        }
+        let serving = process.serving_changes;
+        if let Some((source, since)) = process.upkeep.waiting.take() {
+            if since != serving {
+                return;
+            }
+            let committed = process.peer.mode().and(process.peer.state()).map(|(_, committed)| committed);
+            if committed.is_none_or(|committed| committed < source.tree.zxid()) {
+                process.upkeep.waiting = Some((source, since));
+                return;
+            }
+            process.upkeep.writing = Some(source);
+            return self.wake_after(server, delay, Wake::SnapshotWritten);
+        }
+        if process.peer.mode().is_none() {
+            return;
+        }
+        let Some((data_tree, _)) = process.peer.state() else { return };
+        let (last, now) = (process.upkeep.last, data_tree.tree().zxid());
+        if now > last && transactions_between(last, now) > process.upkeep.count {
+            let source = SnapshotSource::of(data_tree, true);
+            process.upkeep.last = now;
+            process.upkeep.waiting = Some((source, serving));
+            let count = process.upkeep.snap_count;
+            let count = upper_half(count, &mut self.chance);
+            if let Some(process) = self.process(server) {
+                process.upkeep.count = count;
+            }
+            self.look_for_snapshot(server);
+        }
+    }
+
+    pub fn snapshot_written(&mut self, server: usize) {
+        let host = &mut self.servers[server];
+        let dir = host.disk.dir.clone();
+        let Some(process) = &mut host.process else { return };
+        let Some(source) = process.upkeep.writing.take() else { return };
+        let zxid = source.tree.zxid();
+        let written = host.disk.at_files(|| snapshot::write(&dir, &source, |_| {}));
+        let kept = written.and_then(|_| snapshot::list(&dir));
+        match kept {
+            Ok(kept) => {
+                if let Some(oldest) = kept.get(SNAPSHOTS_COVERED - 1) {
+                    release_before(process, oldest.zxid, &host.disk);
+                }
+                note!(self, "{} has written a snapshot at {zxid}", server + 1);
+            }
+            Err(error) => {
+                self.checker.violated("Effects", format!("server {} cannot write a snapshot: {error}", server + 1));
+            }
+        }
+        self.look_for_snapshot(server);
+    }
+}
+
+fn note_filled(process: &mut Process) {
+    let filled = process.log.take_filled();
+    process.upkeep.filled.extend(filled);
+}
+
+/// See `Upkeep::release_before`.
+fn release_before(process: &mut Process, zxid: Zxid, disk: &Disk) {
+    note_filled(process);
+    let upkeep = &mut process.upkeep;
+    let mut remove = Vec::new();
+    while upkeep
+        .filled
+        .front()
+        .is_some_and(|segment| segment.last <= zxid || planted::is(Bug::SegmentsReleasedTooEarly))
+    {
+        let segment = upkeep.filled.pop_front().expect("looked at just now");
+        if upkeep.recyclable.len() < RECYCLED_MAX {
+            upkeep.recyclable.push((segment.sequence, segment.bytes));
+        } else {
+            remove.push(segment.sequence);
+        }
+    }
+    disk.at_files(|| segments::remove(&disk.dir, &remove)).expect("the scratch directory can be written to");
+}
