@@ -229,8 +229,9 @@ pub struct Pipeline {
     throttle: ConnectionThrottle,
     /// Digests of the tree as they were after some transactions, oldest first, at most [`DIGESTS_MAX`].
     digest_log: VecDeque<(Zxid, u64)>,
-    /// Who asked for a `sync`, and the write that was the newest then.
-    syncs: VecDeque<(Zxid, CnxnId)>,
+    /// Answers that hold only once what was accepted before is committed, and the write that was the newest then: to a
+    /// `sync`, and that a session is gone.
+    held: VecDeque<(Zxid, Answer)>,
     /// What is committed, for learners that need all of it.
     committed_tree: Tree,
     committed_sessions: Arc<BTreeMap<SessionId, i32>>,
@@ -277,7 +278,7 @@ impl Pipeline {
             committed_tree: data_tree.tree().clone(),
             committed_sessions: Arc::new(data_tree.sessions().clone()),
             epoch: Epoch::default(),
-            syncs: VecDeque::new(),
+            held: VecDeque::new(),
             head: data_tree,
             sessions,
             rules,
@@ -391,7 +392,10 @@ impl Pipeline {
                 {
                     self.answers.push(Answer::Close(before));
                 }
-                self.answers.push(Answer::Attached { cnxn, session: attached.is_ok().then_some(session) });
+                match attached {
+                    Ok(_) => self.answers.push(Answer::Attached { cnxn, session: Some(session) }),
+                    Err(_) => self.answer_once_committed(Answer::Attached { cnxn, session: None }),
+                }
             }
             Ask::Revalidate { cnxn, session, timeout_ms } => {
                 let attached = self.sessions.attach(session, timeout_ms, cnxn, now);
@@ -400,10 +404,12 @@ impl Pipeline {
                 {
                     self.answers.push(Answer::Close(before));
                 }
-                self.answers.push(Answer::Revalidated { cnxn, session, valid: attached.is_ok() });
+                match attached {
+                    Ok(_) => self.answers.push(Answer::Revalidated { cnxn, session, valid: true }),
+                    Err(_) => self.answer_once_committed(Answer::Revalidated { cnxn, session, valid: false }),
+                }
             }
-            Ask::Sync { cnxn, .. } if self.outstanding.is_empty() => self.answers.push(Answer::Synced(cnxn)),
-            Ask::Sync { cnxn, .. } => self.syncs.push_back((self.head.tree().zxid(), cnxn)),
+            Ask::Sync { cnxn, .. } => self.answer_once_committed(Answer::Synced(cnxn)),
             Ask::Touch(touched) => {
                 for (session, heard) in touched {
                     self.sessions.touch(session, heard);
@@ -472,8 +478,8 @@ impl Pipeline {
         assert!(self.committed < tree.zxid(), "commits must move on");
         self.committed = tree.zxid();
         self.committed_tree = tree.clone();
-        let due = self.syncs.partition_point(|(zxid, _)| *zxid <= self.committed);
-        self.answers.extend(self.syncs.drain(..due).map(|(_, cnxn)| Answer::Synced(cnxn)));
+        let due = self.held.partition_point(|(zxid, _)| *zxid <= self.committed);
+        self.answers.extend(self.held.drain(..due).map(|(_, answer)| answer));
         Some(CommitBatch { commits, tree })
     }
 
@@ -482,6 +488,18 @@ impl Pipeline {
         self.spare_commits = batch.commits;
         self.spare_commits.clear();
         self.spare_commits.shrink_to(COMMITS_KEPT);
+    }
+
+    /// Gives an answer when everything is committed that was accepted so far.
+    ///
+    /// That a session is gone must not be told earlier: a leader that was replaced without knowing it yet, because it was
+    /// paused, finds at first that all sessions have run out. None of their ends will ever be committed.
+    fn answer_once_committed(&mut self, answer: Answer) {
+        if self.outstanding.is_empty() {
+            self.answers.push(answer);
+        } else {
+            self.held.push_back((self.head.tree().zxid(), answer));
+        }
     }
 
     fn write(&mut self, wall: WallMs, request: WriteRequest) {
@@ -603,5 +621,77 @@ impl Pipeline {
     fn next_header(&self, session: SessionId, cxid: i32, time: WallMs) -> TxnHeader {
         let zxid = self.head.tree().zxid().max(self.epoch.zxid()).next();
         TxnHeader { session, cxid, zxid, time }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT_MS: i32 = 4000;
+
+    fn cnxn(slot: u32) -> CnxnId {
+        CnxnId { shard: 0, slot, generation: 0 }
+    }
+
+    /// A pipeline with one session, which is committed.
+    fn with_a_session() -> (Pipeline, SessionId) {
+        let sessions = Sessions::new(500, 0, 1, WallMs(0));
+        let rules = Rules { skip_acl: false, digest_scheme: true, enforce_quota: false, reconfig: false };
+        let settings = containers::Settings::default();
+        let mut pipeline = Pipeline::new(DataTree::new(), sessions, rules, settings, false, Instant(0));
+        let open = Ask::OpenSession { cnxn: cnxn(0), timeout_ms: TIMEOUT_MS, session: None };
+        pipeline.handle(Instant(0), WallMs(0), open);
+        commit_all(&mut pipeline);
+        let session = *pipeline.head().sessions().keys().next().expect("it was opened");
+        (pipeline, session)
+    }
+
+    fn commit_all(pipeline: &mut Pipeline) {
+        pipeline.take_proposals(Proposals::default());
+        let head = pipeline.head().tree().zxid();
+        pipeline.commit(head);
+    }
+
+    fn attach(pipeline: &mut Pipeline, now: Instant, slot: u32, session: SessionId) {
+        let ask = Ask::Attach {
+            cnxn: cnxn(slot),
+            session,
+            timeout_ms: TIMEOUT_MS,
+            password: session::password(session).to_vec(),
+        };
+        pipeline.handle(now, WallMs(0), ask);
+    }
+
+    /// A leader that was paused while the others chose another one: no client must hear from it that its session is over.
+    #[test]
+    fn a_session_is_gone_for_clients_once_its_end_is_committed() {
+        let (mut pipeline, session) = with_a_session();
+        let now = Instant(60_000);
+        assert_eq!(pipeline.tick(now, WallMs(0)).len(), 1, "its time is over");
+        attach(&mut pipeline, now, 1, session);
+        pipeline.handle(now, WallMs(0), Ask::Revalidate { cnxn: cnxn(2), session, timeout_ms: TIMEOUT_MS });
+        assert!(pipeline.take_answers().is_empty(), "whether it is gone is not decided yet");
+        commit_all(&mut pipeline);
+        let answers = pipeline.take_answers();
+        assert!(
+            matches!(answers[..], [Answer::Attached { session: None, .. }, Answer::Revalidated { valid: false, .. }]),
+            "{answers:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_in_doubt_is_answered_at_once() {
+        let (mut pipeline, session) = with_a_session();
+        attach(&mut pipeline, Instant(1000), 1, session);
+        attach(&mut pipeline, Instant(1000), 2, SessionId(77));
+        let answers = pipeline.take_answers();
+        assert!(
+            matches!(
+                answers[..],
+                [Answer::Close(_), Answer::Attached { session: Some(_), .. }, Answer::Attached { session: None, .. }]
+            ),
+            "{answers:?}"
+        );
     }
 }
