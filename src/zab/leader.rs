@@ -115,6 +115,8 @@ pub struct Leader {
     acked: BTreeMap<ServerId, Zxid>,
     /// Proposed and not committed.
     outstanding: VecDeque<(Zxid, Bytes)>,
+    /// The oldest proposal that its own log has not taken in yet, as far as the last look shows, and when that was.
+    unflushed: Option<(Zxid, Instant)>,
     last_proposed: Zxid,
     committed: Zxid,
     next_ping: Instant,
@@ -144,6 +146,7 @@ impl Leader {
             synced: BTreeSet::new(),
             acked: BTreeMap::new(),
             outstanding: VecDeque::new(),
+            unflushed: None,
             last_proposed: last,
             committed: last,
             next_ping: now.after_ms(settings.tick_ms / 2),
@@ -292,6 +295,21 @@ impl Leader {
         }
     }
 
+    /// Whether its own log has stood still for too long, and the others can do without it: then they are better led by one of
+    /// themselves. Where they cannot, giving up would help nobody.
+    fn is_sick(&mut self, now: Instant) -> bool {
+        let durable = self.acked.get(&self.settings.id).copied().unwrap_or(self.started_with.1);
+        let is_waited_for = |(oldest, _): &(Zxid, Instant)| durable < *oldest;
+        self.unflushed = match self.unflushed.filter(is_waited_for) {
+            None if durable < self.last_proposed => Some((self.last_proposed, now)),
+            unflushed => unflushed,
+        };
+        let sync_ms = self.settings.sync_ms();
+        let others = self.learners.values().filter(|learner| !learner.observer && learner.stage == Stage::Serving);
+        let others: BTreeSet<ServerId> = others.map(|learner| learner.sid).collect();
+        self.unflushed.is_some_and(|(_, since)| now.since_ms(since) > sync_ms) && self.view.contains_quorum(&others)
+    }
+
     /// Its own log is durable up to `zxid`.
     pub fn durable(&mut self, zxid: Zxid) {
         self.acked.insert(self.settings.id, zxid);
@@ -371,6 +389,10 @@ impl Leader {
         let ping = Packet::bare(PacketKind::Ping, self.last_proposed);
         for link in self.at_stage(|stage| matches!(stage, Stage::Synced | Stage::Serving)) {
             send(link, &ping, out);
+        }
+        if self.phase == Phase::Broadcast && self.is_sick(now) {
+            out.failed = Some(format!("its own log takes nothing in any more, since {sync_ms} ms at least"));
+            return;
         }
         self.is_tick = !self.is_tick;
         if self.is_tick && self.phase == Phase::Broadcast {

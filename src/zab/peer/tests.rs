@@ -488,6 +488,46 @@ fn a_write_is_visible_only_when_a_quorum_has_it_durable() {
 }
 
 #[test]
+fn a_leader_whose_disk_takes_nothing_in_makes_room_for_another() {
+    let mut c = Cluster::three();
+    c.run(2);
+    assert_eq!(c.leader(), 3);
+    c.run(40);
+    assert_eq!(c.leader(), 3, "nothing was written, so nothing is missing");
+    let session = c.open_session(1);
+    c.server(3).disk_stuck = true;
+    c.create(1, session, 1, "/a");
+    c.deliver_all();
+    c.assert_everywhere("/a", true);
+    c.run(40);
+    assert_eq!(c.leader(), 2);
+    assert_eq!(c.modes()[2], (3, None), "it does not vote before it knows what is on its disk");
+    c.server(3).disk_stuck = false;
+    c.run(4);
+    assert_eq!(c.modes()[2], (3, Some(Mode::Following)));
+    c.assert_everywhere("/a", true);
+    c.assert_agreement();
+}
+
+/// A new leader would be no better off: this one is needed, and waits.
+#[test]
+fn a_leader_that_the_others_cannot_do_without_waits_for_its_disk() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let session = c.open_session(2);
+    c.kill(1);
+    c.server(3).disk_stuck = true;
+    c.create(2, session, 1, "/a");
+    c.run(40);
+    assert_eq!(c.leader(), 3);
+    c.assert_everywhere("/a", false);
+    c.server(3).disk_stuck = false;
+    c.deliver_all();
+    assert_eq!(c.leader(), 3);
+    c.assert_everywhere("/a", true);
+}
+
+#[test]
 fn what_was_acknowledged_survives_the_leader() {
     let mut c = Cluster::three();
     c.run(2);
