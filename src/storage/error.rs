@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 /// A storage operation that failed, with what an operator needs to act on it.
 #[derive(Debug)]
 pub enum StorageError {
@@ -53,9 +55,13 @@ impl StorageError {
 }
 
 impl StorageError {
-    /// Whether what is on disk is not what was written there, so that a copy of it may help.
+    /// Whether what is on disk is not what was written there, or cannot be read back, so that a copy of it may help.
     pub fn is_damage(&self) -> bool {
-        matches!(self, StorageError::Damaged { .. } | StorageError::NoValidSnapshot { .. })
+        match self {
+            StorageError::Damaged { .. } | StorageError::NoValidSnapshot { .. } => true,
+            StorageError::Io { source, .. } => Errno::from_io_error(source) == Some(Errno::IO),
+            StorageError::Unsupported { .. } => false,
+        }
     }
 }
 

@@ -7,16 +7,29 @@ use std::io;
 use std::ops::Deref;
 use std::path::Path;
 
+use memmap2::Advice;
+use rustix::io::Errno;
+
 /// A file mapped for reading.
 pub struct MappedFile(memmap2::Mmap);
 
 impl MappedFile {
-    /// Maps the whole file, which must not be shortened while it is mapped.
+    /// Maps the whole file, which must not be shortened while it is mapped, and reads all of it: a page that the device does
+    /// not give back is an error here, where touching it would end the process (SIGBUS).
     pub fn open(path: &Path) -> io::Result<MappedFile> {
         let file = File::open(path)?;
         // SAFETY: a mapping is unsound if the file changes under it. The data directory is locked for this process;
         // segments are mapped at recovery, before the first write, or after they were filled, and are never shortened.
         let map = unsafe { memmap2::Mmap::map(&file)? };
+        if !map.is_empty() {
+            map.advise(Advice::PopulateRead).or_else(|error| match Errno::from_io_error(&error) {
+                // Linux before 5.14 does not know it.
+                Some(Errno::INVAL) => Ok(()),
+                // Its word for what would have been the signal.
+                Some(Errno::FAULT) => Err(Errno::IO.into()),
+                _ => Err(error),
+            })?;
+        }
         Ok(MappedFile(map))
     }
 }
