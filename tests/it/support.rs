@@ -159,6 +159,10 @@ pub fn program() -> Command {
 pub struct Server {
     pub dir: Dir,
     port: Port,
+    /// The address that it listens on.
+    host: String,
+    /// The network namespace that it runs in; `None` for that of the test.
+    namespace: Option<String>,
     process: Option<Child>,
     starts: u32,
     /// Writes beyond the limit of a file's size are refused, rather than end the process.
@@ -168,8 +172,20 @@ pub struct Server {
 impl Server {
     /// Lays out a server; `settings` are lines of its configuration, which win over the usual ones.
     pub fn new(settings: &str) -> Server {
-        let server =
-            Server { dir: Dir::new(), port: Port::free(), process: None, starts: 0, survives_file_size_limit: false };
+        Server::place("127.0.0.1", None, settings)
+    }
+
+    /// Lays out a server that is elsewhere: on that address, in that network namespace.
+    pub fn place(host: &str, namespace: Option<String>, settings: &str) -> Server {
+        let server = Server {
+            dir: Dir::new(),
+            port: Port::free(),
+            host: host.to_owned(),
+            namespace,
+            process: None,
+            starts: 0,
+            survives_file_size_limit: false,
+        };
         server.configure(settings);
         server
     }
@@ -201,10 +217,11 @@ impl Server {
     /// Writes the configuration anew.
     pub fn configure(&self, settings: &str) {
         let usual = format!(
-            "tickTime=2000\ndataDir={}\nclientPort={}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n\
+            "tickTime=2000\ndataDir={}\nclientPort={}\nclientPortAddress={}\nmaxClientCnxns=0\n\
              ringkeeper.segmentBytes=1048576\n",
             self.dir.path().join("data").display(),
-            self.port.number
+            self.port.number,
+            self.host
         );
         let is_set = |key: &str| settings.lines().any(|line| line.split('=').next() == Some(key));
         let mut text: String = usual
@@ -225,7 +242,7 @@ impl Server {
     }
 
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port.number)
+        format!("{}:{}", self.host, self.port.number)
     }
 
     pub fn port(&self) -> u16 {
@@ -260,6 +277,11 @@ impl Server {
             let mut shell = Command::new("sh");
             shell.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(program().get_program());
             shell
+        } else if let Some(namespace) = &self.namespace {
+            // It becomes the program, so the process is ours.
+            let mut ip = Command::new("ip");
+            ip.args(["netns", "exec", namespace]).arg(program().get_program());
+            ip
         } else {
             program()
         };
@@ -345,8 +367,13 @@ pub fn ask(address: &str, word: &str) -> String {
 }
 
 pub fn try_ask(address: &str, word: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    try_ask_for(address, word, PATIENCE)
+}
+
+/// Gives up after that time, on a connection and on each part of the answer.
+pub fn try_ask_for(address: &str, word: &str, patience: Duration) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&address.parse().ok()?, patience).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
     stream.write_all(word.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
@@ -666,10 +693,22 @@ impl Client {
     /// Sends a request and waits for its reply, which must be the next.
     #[track_caller]
     pub fn call(&mut self, request: &Request) -> Reply {
+        self.try_call(request).expect("the server keeps the connection")
+    }
+
+    /// Sends a request and waits for its reply; `None` if the connection is closed first. Events before it are kept.
+    #[track_caller]
+    pub fn try_call(&mut self, request: &Request) -> Option<Reply> {
         let xid = self.send(request);
-        let reply = self.next_reply();
-        assert_eq!(reply.xid, xid, "replies come in the order of requests");
-        reply
+        loop {
+            match self.try_next()? {
+                Frame::Reply(reply) => {
+                    assert_eq!(reply.xid, xid, "replies come in the order of requests");
+                    return Some(reply);
+                }
+                Frame::Event(event) => self.events.push_back(event),
+            }
+        }
     }
 
     /// Makes sure that all events of writes that were answered before have come: those that are new.

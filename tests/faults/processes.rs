@@ -1,0 +1,223 @@
+//! Killed and paused servers, and networks that are cut: what was acknowledged stays, histories hold, and the ensemble serves
+//! again by itself.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::cluster::Cluster;
+use super::support::*;
+use super::workload::{Load, SESSION_MS};
+
+const CLIENTS: u64 = 6;
+/// Answers that show that the ensemble serves.
+const SOME: usize = 300;
+/// So that snapshots, full segments and their reuse are part of it.
+const SETTINGS: &str = "snapCount=1000\n4lw.commands.whitelist=*\n";
+
+/// How long a test of random faults runs: `RINGKEEPER_TEST_MINUTES`, or that time.
+pub fn duration_or(usual: Duration) -> Duration {
+    let minutes = std::env::var("RINGKEEPER_TEST_MINUTES").ok().and_then(|minutes| minutes.parse().ok());
+    minutes.map_or(usual, |minutes: f64| Duration::from_secs_f64(60.0 * minutes))
+}
+
+/// Waits for clients to have written a while, does something to the ensemble that has this leader, and waits until all is
+/// well again; then everything must hold.
+fn check(fault: impl FnOnce(&mut Cluster, usize, &Load)) {
+    let mut random = Random::from_environment();
+    let mut cluster = Cluster::run_in_networks(3, SETTINGS);
+    let load = Load::start(&cluster, CLIENTS, &mut random);
+    load.wait_for_answers(&mut cluster, SOME);
+    let leader = cluster.leader();
+    fault(&mut cluster, leader, &load);
+    cluster.network.as_ref().expect("made above").heal();
+    cluster.wait_until_all_serve();
+    load.wait_for_answers(&mut cluster, SOME);
+    load.check(&mut cluster);
+}
+
+fn cut(cluster: &Cluster, from: usize, to: usize) {
+    cluster.network.as_ref().expect("it has networks").cut(from + 1, to + 1);
+}
+
+/// Waits until that server does not serve.
+#[track_caller]
+fn wait_until_silent(cluster: &mut Cluster, index: usize) {
+    cluster.wait_for("a server to stop serving", |cluster| cluster.mode(index).is_none().then_some(()));
+}
+
+#[test]
+#[ignore = "needs root; part of the suite `faults`"]
+fn a_leader_that_is_cut_off_gives_up_and_follows_later() {
+    check(|cluster, leader, load| {
+        cluster.network.as_ref().expect("it has networks").isolate(leader + 1);
+        let rest = cluster.others(leader);
+        cluster.wait_for_leader_among(&rest);
+        wait_until_silent(cluster, leader);
+        load.wait_for_answers(cluster, SOME);
+    });
+}
+
+/// It would go on pinging its followers for ever if it did not notice that nobody answers.
+#[test]
+#[ignore = "needs root; part of the suite `faults`"]
+fn a_leader_that_hears_nobody_gives_up() {
+    check(|cluster, leader, load| {
+        let rest = cluster.others(leader);
+        rest.iter().for_each(|other| cut(cluster, *other, leader));
+        cluster.wait_for_leader_among(&rest);
+        wait_until_silent(cluster, leader);
+        load.wait_for_answers(cluster, SOME);
+    });
+}
+
+/// It hears its followers well, and must not take that for being followed.
+#[test]
+#[ignore = "needs root; part of the suite `faults`"]
+fn a_leader_that_nobody_hears_is_replaced() {
+    check(|cluster, leader, load| {
+        let rest = cluster.others(leader);
+        rest.iter().for_each(|other| cut(cluster, leader, *other));
+        cluster.wait_for_leader_among(&rest);
+        wait_until_silent(cluster, leader);
+        load.wait_for_answers(cluster, SOME);
+    });
+}
+
+#[test]
+#[ignore = "needs root; part of the suite `faults`"]
+fn a_follower_that_cannot_reach_the_leader_harms_nobody() {
+    for leader_is_deaf in [false, true] {
+        check(|cluster, leader, load| {
+            let follower = cluster.others(leader)[0];
+            if leader_is_deaf {
+                cut(cluster, follower, leader);
+            } else {
+                cut(cluster, leader, follower);
+            }
+            wait_until_silent(cluster, follower);
+            load.wait_for_answers(cluster, SOME);
+            assert_eq!(cluster.mode(leader).as_deref(), Some("leader"), "two of three see each other all the time");
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root; part of the suite `faults`"]
+fn a_pause_that_is_shorter_than_the_sessions_costs_none() {
+    let mut random = Random::from_environment();
+    let mut cluster = Cluster::run_in_networks(3, SETTINGS);
+    let load = Load::start(&cluster, CLIENTS, &mut random);
+    for _ in 0..3 {
+        load.wait_for_answers(&mut cluster, SOME);
+        let leader = cluster.leader();
+        cluster.pause(leader);
+        thread::sleep(Duration::from_millis(SESSION_MS as u64 / 3));
+        cluster.resume(leader);
+        cluster.wait_until_all_serve();
+        load.wait_for_answers(&mut cluster, SOME);
+    }
+    let outcome = load.check(&mut cluster);
+    assert_eq!(outcome.expired, 0);
+}
+
+/// A leader that was away for so long believes at first that it still leads, and that all sessions have timed out.
+#[test]
+#[ignore = "needs root; part of the suite `faults`"]
+fn a_leader_that_was_paused_for_longer_than_the_sessions_ends_none_of_them() {
+    let mut random = Random::from_environment();
+    let mut cluster = Cluster::run_in_networks(3, SETTINGS);
+    let load = Load::start(&cluster, CLIENTS, &mut random);
+    load.wait_for_answers(&mut cluster, SOME);
+    let leader = cluster.leader();
+    let begin = Instant::now();
+    cluster.pause(leader);
+    let rest = cluster.others(leader);
+    cluster.wait_for_leader_among(&rest);
+    load.wait_for_answers(&mut cluster, SOME);
+    thread::sleep(Duration::from_millis(SESSION_MS as u64 * 3 / 2).saturating_sub(begin.elapsed()));
+    cluster.resume(leader);
+    cluster.wait_until_all_serve();
+    load.wait_for_answers(&mut cluster, SOME);
+    let outcome = load.check(&mut cluster);
+    assert_eq!(outcome.expired, 0, "all clients had moved in time");
+}
+
+/// One thing after the other, and now and then the next before the last is over.
+#[test]
+#[ignore = "needs root; part of the suite `faults`"]
+fn histories_hold_under_mixed_faults() {
+    let mut random = Random::from_environment();
+    let mut cluster = Cluster::run_in_networks(3, SETTINGS);
+    let load = Load::start(&cluster, CLIENTS, &mut random);
+    let (begin, duration) = (Instant::now(), duration_or(Duration::from_secs(45)));
+    let mut faults = 0;
+    while begin.elapsed() < duration {
+        let at = begin.elapsed().as_secs_f32();
+        println!("{at:7.1} s: {}", one_fault(&mut cluster, &mut random, 0));
+        faults += 1;
+        if random.below(4) > 0 {
+            cluster.network.as_ref().expect("it has networks").heal();
+            cluster.wait_until_all_serve();
+            load.wait_for_answers(&mut cluster, SOME);
+        }
+    }
+    cluster.network.as_ref().expect("it has networks").heal();
+    cluster.wait_until_all_serve();
+    load.wait_for_answers(&mut cluster, SOME);
+    load.check(&mut cluster);
+    println!("{faults} faults in {:?}", begin.elapsed());
+}
+
+/// Does one thing to the ensemble, and leaves all processes running. Links may stay cut. The first so many servers are not
+/// killed.
+pub fn one_fault(cluster: &mut Cluster, random: &mut Random, spared: usize) -> String {
+    let count = cluster.servers.len();
+    let server = random.below(count as u64) as usize;
+    let other = (server + 1 + random.below(count as u64 - 1) as usize) % count;
+    let pause = Duration::from_millis(100 + random.below(2 * SESSION_MS as u64));
+    match random.below(8) {
+        0..=2 if server < spared => "nothing".to_owned(),
+        0 => {
+            cluster.restart(server);
+            format!("server {} killed", server + 1)
+        }
+        1 => {
+            (spared..count).for_each(|index| cluster.servers[index].kill());
+            (spared..count).for_each(|index| cluster.servers[index].spawn());
+            format!("servers {} to {count} killed", spared + 1)
+        }
+        2 => {
+            cluster.servers[server].kill();
+            thread::sleep(pause);
+            cluster.servers[server].spawn();
+            format!("server {} away for {pause:?}", server + 1)
+        }
+        3 => {
+            cluster.pause(server);
+            thread::sleep(pause);
+            cluster.resume(server);
+            format!("server {} paused for {pause:?}", server + 1)
+        }
+        4 => {
+            cut(cluster, server, other);
+            thread::sleep(pause);
+            format!("server {} not heard by {} for {pause:?}", server + 1, other + 1)
+        }
+        5 => {
+            cut(cluster, server, other);
+            cut(cluster, other, server);
+            thread::sleep(pause);
+            format!("servers {} and {} cut for {pause:?}", server + 1, other + 1)
+        }
+        6 => {
+            cluster.others(server).into_iter().for_each(|other| cut(cluster, other, server));
+            thread::sleep(pause);
+            format!("server {} hears nobody for {pause:?}", server + 1)
+        }
+        _ => {
+            cluster.network.as_ref().expect("it has networks").isolate(server + 1);
+            thread::sleep(pause);
+            format!("server {} cut off for {pause:?}", server + 1)
+        }
+    }
+}
