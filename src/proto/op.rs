@@ -241,8 +241,10 @@ pub enum WriteOp {
     },
     /// Opcode 14.
     Multi(Vec<WriteOp>),
-    /// Opcode 16.
-    Reconfig,
+    /// Opcode 16, as the client asks for it.
+    Reconfig(ReconfigRequest),
+    /// Opcode 16, as the leader has worked it out: the text of the configuration that is to follow.
+    Configure(Bytes),
     /// Opcode 103: the paths of the session's own ephemerals. It changes nothing; but who owns what is known where writes
     /// are ordered.
     GetEphemerals {
@@ -254,6 +256,19 @@ pub enum WriteOp {
     /// A write that cannot be carried out whatever the tree holds: it keeps its place in the order,
     /// uses up a zxid and is answered with the code, as Apache does.
     Refused(ErrorCode),
+}
+
+/// What a client wants changed about the ensemble: step by step, or as a whole. Source: `ReconfigRequest` (zookeeper.jute).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReconfigRequest {
+    /// `server.N=...`, separated by commas: members that are added or changed.
+    pub joining: Option<String>,
+    /// Ids of members that are removed, separated by commas.
+    pub leaving: Option<String>,
+    /// All members there are to be, separated by commas or newlines. If it is there, the other two do not count.
+    pub new_members: Option<String>,
+    /// The version of the configuration that is to be changed; -1 is any.
+    pub config_id: i64,
 }
 
 impl WriteOp {
@@ -304,13 +319,10 @@ fn decode_prefix(r: &mut Reader<'_>) -> Result<String, DecodeError> {
     Ok(if all { String::new() } else { prefix.into_owned() })
 }
 
-/// Joining, leaving and new members, and the version that the client knows. All but its shape is for an ensemble.
 fn decode_reconfig(r: &mut Reader<'_>) -> Result<WriteOp, DecodeError> {
-    for _ in 0..3 {
-        r.string()?;
-    }
-    r.long()?;
-    Ok(WriteOp::Reconfig)
+    let mut text = || Ok(r.string()?.map(|text| text.into_owned()));
+    let (joining, leaving, new_members) = (text()?, text()?, text()?);
+    Ok(WriteOp::Reconfig(ReconfigRequest { joining, leaving, new_members, config_id: r.long()? }))
 }
 
 /// The record between the parts of a multi: type, done, err.

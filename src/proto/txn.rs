@@ -83,6 +83,15 @@ pub enum Txn {
         /// The version after the change.
         version: i32,
     },
+    /// Type 16: another configuration of the ensemble, as the new data of `/zookeeper/config`.
+    Reconfig {
+        /// The znode.
+        path: Arc<str>,
+        /// The configuration's text, whose version is the transaction's zxid.
+        data: Option<Bytes>,
+        /// Always -1.
+        version: i32,
+    },
     /// Type 7.
     SetAcl {
         /// The znode.
@@ -123,6 +132,7 @@ impl Txn {
             Txn::Delete { by_server: false, .. } => 2,
             Txn::Delete { by_server: true, .. } => 20,
             Txn::SetData { .. } => 5,
+            Txn::Reconfig { .. } => 16,
             Txn::SetAcl { .. } => 7,
             Txn::Check { .. } => 13,
             Txn::Error { .. } => -1,
@@ -153,7 +163,7 @@ impl Txn {
                 }
             }
             Txn::Delete { path, .. } => out.put_string(path),
-            Txn::SetData { path, data, version } => {
+            Txn::SetData { path, data, version } | Txn::Reconfig { path, data, version } => {
                 out.put_string(path);
                 out.put_buffer(data.as_deref());
                 out.put_int(*version);
@@ -212,8 +222,13 @@ impl Txn {
                 Txn::Create { path, data, acl, kind, with_stat: true, parent_cversion }
             }
             2 | 20 => Txn::Delete { path: r.required_string()?.into(), by_server: code == 20 },
-            // A reconfiguration is logged as the new content of /zookeeper/config.
-            5 | 16 => Txn::SetData { path: r.required_string()?.into(), data: payload(r.buffer()?), version: r.int()? },
+            5 | 16 => {
+                let (path, data, version) = (r.required_string()?.into(), payload(r.buffer()?), r.int()?);
+                match code {
+                    5 => Txn::SetData { path, data, version },
+                    _ => Txn::Reconfig { path, data, version },
+                }
+            }
             7 => Txn::SetAcl {
                 path: r.required_string()?.into(),
                 acl: AclList::decode(r)?.unwrap_or(AclList::OPEN),
@@ -380,6 +395,7 @@ mod tests {
                 parent_cversion: 3,
             },
             Txn::SetData { path: "/m".into(), data: Some(Bytes::new()), version: 1 },
+            Txn::Reconfig { path: "/zookeeper/config".into(), data: Some(Bytes::from_static(b"x")), version: -1 },
             Txn::Check { path: "/m".into(), version: 1 },
             Txn::Delete { path: "/m".into(), by_server: false },
             Txn::Error { err: -2 },

@@ -332,6 +332,11 @@ impl Pipeline {
         &self.head
     }
 
+    /// The zxid that the next transaction will have.
+    pub fn next_zxid(&self) -> Zxid {
+        self.head.tree().zxid().max(self.epoch.zxid()).next()
+    }
+
     /// The last transaction that clients may see.
     pub fn committed(&self) -> Zxid {
         self.committed
@@ -619,8 +624,7 @@ impl Pipeline {
     }
 
     fn next_header(&self, session: SessionId, cxid: i32, time: WallMs) -> TxnHeader {
-        let zxid = self.head.tree().zxid().max(self.epoch.zxid()).next();
-        TxnHeader { session, cxid, zxid, time }
+        TxnHeader { session, cxid, zxid: self.next_zxid(), time }
     }
 }
 

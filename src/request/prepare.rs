@@ -107,8 +107,13 @@ pub fn prepare(head: &DataTree, op: &WriteOp, ids: &[Id], rules: &Rules) -> Resu
             Ok(Txn::Check { path: Arc::clone(path), version: node.meta().version.wrapping_add(1) })
         }
         // A server by itself has no members to change.
-        WriteOp::Reconfig if rules.reconfig => Err(ErrorCode::Unimplemented),
-        WriteOp::Reconfig => Err(ErrorCode::ReconfigDisabled),
+        WriteOp::Reconfig(_) if rules.reconfig => Err(ErrorCode::Unimplemented),
+        WriteOp::Reconfig(_) => Err(ErrorCode::ReconfigDisabled),
+        WriteOp::Configure(text) => {
+            let node = head.tree().get(tree::CONFIG).ok_or(ErrorCode::NoNode)?;
+            rules.check_acl(node, perms::WRITE, ids)?;
+            Ok(Txn::Reconfig { path: tree::CONFIG.into(), data: Some(text.clone()), version: -1 })
+        }
         WriteOp::Refused(code) => Err(*code),
         WriteOp::Multi(_) | WriteOp::GetEphemerals { .. } | WriteOp::CloseSession => {
             unreachable!("the pipeline takes these apart")

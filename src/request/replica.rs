@@ -46,6 +46,8 @@ pub enum Forward {
 pub struct Replica {
     data_tree: DataTree,
     digests: bool,
+    /// When the role began.
+    began: WallMs,
     next_session: i64,
     /// Looked up only.
     owners: HashMap<SessionId, CnxnId, BuildHasherDefault<SipHasher13>>,
@@ -75,6 +77,7 @@ impl Replica {
         Replica {
             data_tree,
             digests,
+            began: wall,
             next_session: session::first_id(server_id, wall),
             owners: HashMap::default(),
             waiting: HashMap::default(),
@@ -96,6 +99,11 @@ impl Replica {
     pub fn replace(&mut self, data_tree: DataTree) {
         self.data_tree = data_tree;
         self.commits.clear();
+    }
+
+    /// Shows this configuration of the ensemble. Nobody is served yet.
+    pub fn set_config(&mut self, text: &str, version: Zxid) {
+        self.data_tree.set_config(text, version, self.began);
     }
 
     /// Whether transactions carry the digest of the tree.

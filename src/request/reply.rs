@@ -42,6 +42,10 @@ fn encode_body(out: &mut Vec<u8>, outcome: &Outcome) {
             }
         }
         Outcome::Stat(stat) => stat.encode(out),
+        Outcome::Reconfigured { data, stat } => {
+            out.put_buffer(data.as_deref());
+            stat.encode(out);
+        }
         Outcome::Paths(paths) => out.put_vector(paths, |out, path| out.put_string(path)),
         Outcome::Done | Outcome::Deleted | Outcome::Checked | Outcome::Failed(_) | Outcome::Multi(_) => {}
     }
@@ -56,7 +60,9 @@ fn encode_part(out: &mut Vec<u8>, part: &Outcome) {
         Outcome::Stat(_) => (OpCode::SetData as i32, 0),
         Outcome::Checked => (OpCode::Check as i32, 0),
         Outcome::Failed(err) => (-1, *err),
-        Outcome::Done | Outcome::Paths(_) | Outcome::Multi(_) => unreachable!("no part of a multi"),
+        Outcome::Done | Outcome::Paths(_) | Outcome::Multi(_) | Outcome::Reconfigured { .. } => {
+            unreachable!("no part of a multi")
+        }
     };
     MultiHeader { op, done: false, err }.encode(out);
     match part {

@@ -125,6 +125,9 @@ pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<
     };
     config::create_data_dirs(config).map_err(RunError::Start)?;
     let _lock = lock(config)?;
+    if let Err(error) = config::dynamic::back_up(config) {
+        tracing::warn!("zoo.cfg could not be backed up: {error}. A reconfiguration cannot be written down here either");
+    }
     if !config.log.force_sync {
         tracing::warn!(
             "forceSync=no: writes are acknowledged before they are durable. A loss of power loses acknowledged writes, \
@@ -161,7 +164,7 @@ fn recover(config: &Config) -> Result<Recovery, StorageError> {
 /// The ports that a server takes before it touches anything on disk.
 struct Sockets {
     clients: Option<OwnedFd>,
-    elections: Vec<OwnedFd>,
+    elections: peers::Sockets,
 }
 
 /// Why a running server ends.
@@ -235,9 +238,9 @@ fn lock(config: &Config) -> Result<Vec<File>, RunError> {
 /// The ordering shard's ends of the channels to a client shard on another core; `None` for the one on its own.
 type Ends = Option<(SharedReceiver<Vec<Ask>>, SharedSender<ToClients>)>;
 
-/// Where connections are accepted: the socket, and the ways to the shards that get a share of them.
+/// Where connections are accepted: the socket, if there is a client port, and the ways to the shards that get a share of them.
 struct Entrance {
-    socket: OwnedFd,
+    socket: Option<OwnedFd>,
     others: Vec<SharedSender<AcceptedTcpStream>>,
 }
 
@@ -261,7 +264,6 @@ struct RemoteShard {
 /// The first client shard accepts connections and hands them round.
 fn accesses(socket: Option<OwnedFd>, shards: usize) -> Vec<Access> {
     let mut accesses: Vec<Access> = (0..shards).map(|_| Access::default()).collect();
-    let Some(socket) = socket else { return accesses };
     let mut others = Vec::new();
     for access in &mut accesses[1..] {
         let (sender, receiver) = shared_channel::new_bounded(mesh::CHANNEL_MESSAGES_MAX);
@@ -426,7 +428,7 @@ async fn start_clients(shard: &Rc<ClientShard>, access: Access) {
             queues.push(Rc::clone(&queue));
             glommio::spawn_local(mesh::pump_out(queue, sender.connect().await)).detach();
         }
-        glommio::spawn_local(Rc::clone(shard).accept(listener::adopt(socket), queues)).detach();
+        shard.open_entrance(socket, queues);
     }
 }
 
@@ -437,7 +439,7 @@ struct Ordering {
     local: Option<(Settings, Access)>,
     ends: Vec<Ends>,
     /// The election port's.
-    elections: Vec<OwnedFd>,
+    elections: peers::Sockets,
     recovery: Recovery,
     shared: Arc<Shared>,
     metrics: Arc<LogMetrics>,
@@ -476,7 +478,7 @@ fn standalone(config: &Config, data_tree: DataTree, grace_ms: u64, clock: Clock)
 fn join(
     config: &Config,
     ensemble: &EnsembleConfig,
-    sockets: Vec<OwnedFd>,
+    sockets: peers::Sockets,
     broadcast: &Rc<Broadcast>,
     upkeep: &Rc<Upkeep>,
     clock: Clock,
@@ -492,8 +494,7 @@ fn join(
             let event = match reports.next().await {
                 Report::Elected(elected) => peer::Event::Elected(elected.vote.leader, elected.supporters),
                 Report::VoterLooks(voter) => peer::Event::VoterLooks(voter),
-                // The election knows it; a learner is told it again by its leader.
-                Report::Adopt(_) => continue,
+                Report::Adopt(config) => peer::Event::Adopted(config),
             };
             broadcast.happened([event]);
         }
@@ -544,6 +545,8 @@ impl Ordering {
                     init_limit: ensemble.init_limit.into(),
                     sync_limit: ensemble.sync_limit.into(),
                     last_counter: effect::LAST_COUNTER,
+                    reconfig: config.reconfig_enabled,
+                    participants_min: if ensemble.standalone_enabled { 2 } else { 1 },
                 };
                 let ordering = peer::Ordering {
                     rules: rules(&config),

@@ -6,8 +6,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use glommio::nop::NopSubmitter;
@@ -325,33 +326,39 @@ impl Broadcast {
         for note in output.notes {
             tracing::info!("{note}");
         }
-        for effect in output.effects {
+        for effect in std::mem::take(&mut output.effects) {
             match effect {
                 Effect::Serve(mode, tree, epoch) => {
                     self.serve(Some((mode, tree.clone())));
                     self.effects.push(Effect::Serve(mode, tree, epoch));
                 }
                 Effect::Unserve => {
+                    // What was committed is for those who are still there.
+                    self.tell_outcomes(&mut output.batches, &mut output.answers);
                     self.serve(None);
                     self.effects.push(Effect::Unserve);
                 }
                 effect => self.effects.push(effect),
             }
         }
-        for batch in output.batches {
-            self.publish(batch);
-        }
-        for answer in output.answers {
-            if let Some(cnxn) = answer.to() {
-                self.tell(cnxn, answer);
-            }
-        }
+        self.tell_outcomes(&mut output.batches, &mut output.answers);
         self.write_log();
         self.start_flush();
         if !self.is_stalled() && !self.held.borrow().is_empty() {
             // As if they had just come.
             let held = self.held.take();
             self.asks.put_back(held);
+        }
+    }
+
+    fn tell_outcomes(&self, batches: &mut Vec<CommitBatch>, answers: &mut Vec<Answer>) {
+        for batch in batches.drain(..) {
+            self.publish(batch);
+        }
+        for answer in answers.drain(..) {
+            if let Some(cnxn) = answer.to() {
+                self.tell(cnxn, answer);
+            }
         }
     }
 
@@ -459,6 +466,12 @@ impl Broadcast {
             pipeline.reuse(batch);
         }
         self.committed_some.notify();
+    }
+
+    /// Has clients connect at another socket, or nowhere.
+    pub fn listen_for_clients(&self, socket: Option<OwnedFd>) {
+        let socket = Arc::new(Mutex::new(socket));
+        self.tell_all(|| ToClients::Listen(Arc::clone(&socket)));
     }
 
     /// Lets clients in, or turns them away.

@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -14,8 +15,10 @@ use bytes::BytesMut;
 use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::{AcceptedTcpStream, TcpListener, TcpStream};
 use glommio::nop::NopSubmitter;
+use glommio::task::JoinHandle;
 
 use super::clock::Clock;
+use super::listener;
 use super::mesh::{Notify, Queue};
 use crate::cnxn::{Asked, CloseReason, Cnxns, OUTPUT_PAUSE_BYTES, Progress};
 use crate::request::pipeline::{Answer, Ask, CommitBatch};
@@ -39,6 +42,8 @@ pub enum ToClients {
     Answer(Answer),
     /// The server serves in this role from here on, or not at all.
     Serving(Option<(Mode, Tree)>),
+    /// Clients connect here from now on, or nowhere. Whoever accepts takes the socket.
+    Listen(Arc<Mutex<Option<OwnedFd>>>),
 }
 
 /// One client shard.
@@ -56,6 +61,15 @@ pub struct ClientShard {
     /// Told when there is something to be done by and by.
     more: Notify,
     nop: NopSubmitter,
+    entrance: RefCell<Option<Entrance>>,
+}
+
+/// What the shard has that accepts connections.
+struct Entrance {
+    /// The ways to the shards but this.
+    others: Vec<Rc<Queue<AcceptedTcpStream>>>,
+    /// The task that accepts, while there is a port.
+    accepting: Option<JoinHandle<()>>,
 }
 
 impl ClientShard {
@@ -71,6 +85,7 @@ impl ClientShard {
             inbox: RefCell::new(vec![0; READ_BYTES_MAX]),
             more: Notify::default(),
             nop: NopSubmitter::new(),
+            entrance: RefCell::default(),
         }
     }
 
@@ -80,8 +95,11 @@ impl ClientShard {
     }
 
     /// Takes in what the ordering shard says.
-    pub fn take(&self, message: &ToClients) {
+    pub fn take(self: &Rc<Self>, message: &ToClients) {
         let now = self.clock.now();
+        if let ToClients::Listen(socket) = message {
+            return self.listen(socket);
+        }
         {
             let mut cnxns = self.cnxns.borrow_mut();
             match message {
@@ -89,13 +107,33 @@ impl ClientShard {
                 ToClients::Answer(answer) => cnxns.answer(now, answer),
                 ToClients::Serving(Some((mode, tree))) => cnxns.serve(mode.name(), tree.clone()),
                 ToClients::Serving(None) => cnxns.unserve(),
+                ToClients::Listen(_) => unreachable!("taken above"),
             }
         }
         self.hand_on(None);
     }
 
-    /// Accepts connections for all shards, for ever: every one in turn gets one. `others` lead to the shards but this.
-    pub async fn accept(self: Rc<Self>, listener: TcpListener, others: Vec<Rc<Queue<AcceptedTcpStream>>>) {
+    /// Accepts connections for all shards from now on: every one in turn gets one. `others` lead to the shards but this.
+    /// Without a socket there is no client port until [`ToClients::Listen`] brings one.
+    pub fn open_entrance(self: &Rc<Self>, socket: Option<OwnedFd>, others: Vec<Rc<Queue<AcceptedTcpStream>>>) {
+        *self.entrance.borrow_mut() = Some(Entrance { others, accepting: None });
+        self.listen(&Mutex::new(socket));
+    }
+
+    /// Connections that were accepted before stay.
+    fn listen(self: &Rc<Self>, socket: &Mutex<Option<OwnedFd>>) {
+        let mut entrance = self.entrance.borrow_mut();
+        let Some(Entrance { others, accepting }) = &mut *entrance else { return };
+        if let Some(before) = accepting.take() {
+            before.cancel();
+        }
+        if let Some(socket) = socket.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let accept = Rc::clone(self).accept(listener::adopt(socket), others.clone());
+            *accepting = Some(glommio::spawn_local(accept).detach());
+        }
+    }
+
+    async fn accept(self: Rc<Self>, listener: TcpListener, others: Vec<Rc<Queue<AcceptedTcpStream>>>) {
         let mut turn = 0;
         loop {
             match listener.shared_accept().await {

@@ -19,11 +19,13 @@ use glommio::task::JoinHandle;
 
 use super::blocking;
 use super::broadcast::Broadcast;
+use super::client_port::ClientPort;
 use super::listener;
 use super::mesh::Queue;
 use super::peers::Order;
 use super::upkeep::Upkeep;
 use crate::proto::quorum::{Packet, PacketKind};
+use crate::server::config::dynamic::DynamicFiles;
 use crate::server::config::{Config, EnsembleConfig};
 use crate::storage::epoch;
 use crate::storage::recovery::{self, Recovery};
@@ -32,7 +34,7 @@ use crate::tree::DataTree;
 use crate::types::{ServerId, Zxid};
 use crate::zab::effect::{Effect, Epochs, LinkId, Mode};
 use crate::zab::peer::Event;
-use crate::zab::quorum::{HostPort, PeerAddress};
+use crate::zab::quorum::{HostPort, PeerAddress, QuorumView};
 
 /// Bytes that wait to be sent over one link; a learner that is further behind is given up.
 pub const LINK_BYTES_MAX: usize = 256 << 20;
@@ -50,10 +52,15 @@ const BUSY_PAUSE: Duration = Duration::from_millis(1);
 pub struct LearnerPort {
     broadcast: Rc<Broadcast>,
     upkeep: Rc<Upkeep>,
-    /// Where this server listens while it leads.
+    my_id: ServerId,
+    /// Where this server listens while it leads, unless the configuration in force says otherwise.
     addresses: Vec<HostPort>,
     listen_on_all_ips: bool,
     to_election: Rc<Queue<Order>>,
+    dynamic_files: DynamicFiles,
+    /// To be made durable, one after the other.
+    configs: Queue<QuorumView>,
+    client_port: ClientPort,
     snapshot_dir: PathBuf,
     log_dir: PathBuf,
     /// Longest payload of a packet.
@@ -88,9 +95,13 @@ impl LearnerPort {
         LearnerPort {
             broadcast,
             upkeep,
+            my_id: ensemble.my_id,
             addresses: ensemble.me().addresses.iter().map(PeerAddress::quorum).collect(),
             listen_on_all_ips: ensemble.listen_on_all_ips,
             to_election,
+            dynamic_files: DynamicFiles::new(&config.path, ensemble.my_id),
+            configs: Queue::default(),
+            client_port: ClientPort::new(ensemble, config),
             snapshot_dir: config.snapshot_dir(),
             log_dir: config.log_dir(),
             // A transaction may be a little larger than the request that it was made of.
@@ -103,6 +114,7 @@ impl LearnerPort {
 
     /// Carries out effects as they come, for ever.
     pub async fn run(self: Rc<Self>) {
+        glommio::spawn_local(Rc::clone(&self).keep_configs()).detach();
         let effects = Rc::clone(self.broadcast.effects());
         loop {
             let effect = effects.next().await;
@@ -132,11 +144,20 @@ impl LearnerPort {
                 let (last_zxid, current_epoch) = (standing.zxid, standing.epoch.0.into());
                 self.to_election.push(Order::Look { last_zxid, current_epoch });
             }
+            Effect::Appoint { leader, zxid } => self.to_election.push(Order::Appointed { leader, zxid }),
+            Effect::Configure(view) => {
+                self.to_election.push(Order::View(view.clone()));
+                self.configs.push(view);
+            }
             Effect::Dial(leader) => {
                 glommio::spawn_local(async move { port.dial(leader).await }).detach();
             }
             Effect::Listen => {
-                for address in self.addresses.clone() {
+                let mut addresses = self.broadcast.learner_addresses(self.my_id);
+                if addresses.is_empty() {
+                    addresses.clone_from(&self.addresses);
+                }
+                for address in addresses {
                     let port = Rc::clone(&port);
                     let accepting = glommio::spawn_local(async move { port.accept(address).await }).detach();
                     self.accepting.borrow_mut().push(accepting);
@@ -175,6 +196,26 @@ impl LearnerPort {
         if let Some(found) = self.links.borrow_mut().remove(&link) {
             tracing::info!("Closing link {link}: {why}");
             found.out.push(Outgoing::End);
+        }
+    }
+
+    async fn keep_configs(self: Rc<Self>) {
+        loop {
+            let view = self.configs.next().await;
+            let files = self.dynamic_files.clone();
+            let me = view.current().member(self.my_id).cloned();
+            let (current, pending) = (view.current().version(), view.pending().map(|pending| pending.version()));
+            tracing::info!("The ensemble's configuration is version {current:x}, proposed: {pending:x?}");
+            if let Err(error) = blocking(move || files.keep(&view)).await {
+                tracing::error!(
+                    "The ensemble's configuration, version {current:x}, could not be written down: {error}. It is in \
+                     force, but a restart begins with the one before. Let the server write to that directory"
+                );
+            }
+            self.broadcast.happened([Event::Configured]);
+            if let Some(me) = me {
+                self.client_port.follow(me.client, &self.broadcast).await;
+            }
         }
     }
 

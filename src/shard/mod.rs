@@ -11,6 +11,7 @@
 //! making segments ready and writing snapshots, runs on helper threads.
 
 pub mod broadcast;
+pub mod client_port;
 pub mod clients;
 pub mod clock;
 pub mod closing;

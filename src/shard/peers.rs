@@ -9,7 +9,7 @@
 //! anybody: a peer that is slow, silent or malformed holds up itself alone.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -33,7 +33,7 @@ use crate::server::config::EnsembleConfig;
 use crate::types::{Instant, ServerId, Zxid};
 use crate::zab::election::{self, Elected, Election};
 use crate::zab::links::{self, LinkId, Links};
-use crate::zab::quorum::{HostPort, QuorumVerifier, QuorumView};
+use crate::zab::quorum::{Host, HostPort, Member, PeerAddress, QuorumVerifier, QuorumView};
 
 /// A connection is read from in steps of this size.
 const READ_BYTES: usize = 16 << 10;
@@ -43,6 +43,8 @@ const FRAMES_PER_TURN_MAX: usize = 16;
 const ADDRESSES_PER_NAME_MAX: usize = 4;
 /// Time between two attempts to bind the election port.
 const BIND_RETRY: Duration = Duration::from_secs(1);
+/// Attempts to bind the election port where the server has moved to, if there is no limit at a start.
+const TRIES_WHILE_RUNNING: u32 = 10;
 /// Rest after the system refused to accept a connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(10);
 
@@ -130,39 +132,46 @@ impl std::error::Error for BindError {
 /// Takes the election port, on all addresses of this server or on every interface. Blocks, up to seconds.
 ///
 /// Errors: the port is in use or the name does not resolve, after as many attempts as are configured.
-pub fn bind(ensemble: &EnsembleConfig) -> Result<Vec<OwnedFd>, BindError> {
-    let mut sockets = Vec::new();
-    for address in &ensemble.me().addresses {
-        let election = address.election();
-        let mut tries = 0;
-        sockets.push(loop {
-            tries += 1;
-            match bind_one(&election, ensemble.listen_on_all_ips) {
-                Ok((socket, addr)) => {
-                    let id = ensemble.my_id;
-                    tracing::info!("{id} is accepting connections now, my election bind port: {addr}");
-                    break socket;
-                }
-                Err(source) if ensemble.port_bind_tries.is_some_and(|max| tries >= max) => {
-                    return Err(BindError { address: election, tries, source });
-                }
-                Err(source) => tracing::warn!("Exception while listening to address {election}: {source}"),
-            }
-            std::thread::sleep(BIND_RETRY);
-        });
-        if ensemble.listen_on_all_ips {
-            // The other addresses differ in their hosts, if they share the port.
-            let others_share_port = ensemble.me().addresses.iter().all(|a| a.election_port == address.election_port);
-            if others_share_port {
-                break;
-            }
-        }
-    }
-    Ok(sockets)
+pub fn bind(ensemble: &EnsembleConfig) -> Result<Sockets, BindError> {
+    let addresses = addresses(ensemble.me(), ensemble.listen_on_all_ips);
+    let bind = |address: HostPort| bind_with_patience(address, ensemble.my_id, ensemble.port_bind_tries);
+    addresses.into_iter().map(bind).collect()
 }
 
-fn bind_one(address: &HostPort, all_interfaces: bool) -> io::Result<(OwnedFd, SocketAddr)> {
-    let candidates = if all_interfaces || address.host.is_wildcard() {
+/// The election port's sockets, by what they are bound to.
+pub type Sockets = BTreeMap<HostPort, OwnedFd>;
+
+/// What the server listens at for votes.
+fn addresses(me: &Member, all_interfaces: bool) -> BTreeSet<HostPort> {
+    let on_all = |address: HostPort| HostPort { host: Host::new("0.0.0.0"), ..address };
+    let addresses = me.addresses.iter().map(PeerAddress::election);
+    addresses.map(|address| if all_interfaces { on_all(address) } else { address }).collect()
+}
+
+fn bind_with_patience(
+    address: HostPort,
+    id: ServerId,
+    tries_max: Option<u32>,
+) -> Result<(HostPort, OwnedFd), BindError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match bind_one(&address) {
+            Ok((socket, addr)) => {
+                tracing::info!("{id} is accepting connections now, my election bind port: {addr}");
+                return Ok((address, socket));
+            }
+            Err(source) if tries_max.is_some_and(|max| tries >= max) => {
+                return Err(BindError { address, tries, source });
+            }
+            Err(source) => tracing::warn!("Exception while listening to address {address}: {source}"),
+        }
+        std::thread::sleep(BIND_RETRY);
+    }
+}
+
+fn bind_one(address: &HostPort) -> io::Result<(OwnedFd, SocketAddr)> {
+    let candidates = if address.host.is_wildcard() {
         vec![SocketAddr::from(([0u16; 8], address.port)), SocketAddr::from(([0u8; 4], address.port))]
     } else {
         (address.host.as_str(), address.port).to_socket_addrs()?.collect()
@@ -184,6 +193,11 @@ pub struct Peers {
     wires: RefCell<BTreeMap<LinkId, Rc<Wire>>>,
     next_link: Cell<u64>,
     connect_timeout: Duration,
+    my_id: ServerId,
+    listen_on_all_ips: bool,
+    port_bind_tries: Option<u32>,
+    /// What connections are accepted at; a flag that is set ends that with the next connection.
+    accepting: RefCell<BTreeMap<HostPort, Rc<Cell<bool>>>>,
     reports: Rc<Queue<Report>>,
     clock: Clock,
     /// Something happened that may have changed when a clock is to ring.
@@ -219,7 +233,7 @@ impl Peers {
     pub fn start(
         ensemble: &EnsembleConfig,
         reconfig_enabled: bool,
-        sockets: Vec<OwnedFd>,
+        sockets: Sockets,
         orders: Rc<Queue<Order>>,
         reports: Rc<Queue<Report>>,
         clock: Clock,
@@ -232,6 +246,10 @@ impl Peers {
             wires: RefCell::default(),
             next_link: Cell::new(0),
             connect_timeout: ensemble.connect_timeout,
+            my_id,
+            listen_on_all_ips: ensemble.listen_on_all_ips,
+            port_bind_tries: ensemble.port_bind_tries,
+            accepting: RefCell::default(),
             reports,
             clock,
             rearm: Notify::default(),
@@ -240,12 +258,10 @@ impl Peers {
         peers
     }
 
-    async fn obey(self: Rc<Self>, sockets: Vec<OwnedFd>, orders: Rc<Queue<Order>>) {
+    async fn obey(self: Rc<Self>, sockets: Sockets, orders: Rc<Queue<Order>>) {
         // Before the first order there is nothing to vote with, and nobody is answered.
         self.take(orders.next().await);
-        for socket in sockets {
-            glommio::spawn_local(Rc::clone(&self).accept(listener::adopt(socket))).detach();
-        }
+        sockets.into_iter().for_each(|(address, socket)| self.listen(address, socket));
         glommio::spawn_local(Rc::clone(&self).ring()).detach();
         loop {
             self.take(orders.next().await);
@@ -253,15 +269,60 @@ impl Peers {
     }
 
     fn take(self: &Rc<Self>, order: Order) {
-        if let Order::View(view) = &order {
+        if let Order::View(view) = &order
+            && view.current().version() >= self.election.borrow().view().current().version()
+        {
             self.drive(Input::Links(links::Event::View(view.clone())));
+            self.follow_own_port(view);
         }
         self.drive(Input::Election(order.into()));
     }
 
-    async fn accept(self: Rc<Self>, listener: TcpListener) {
+    fn listen(self: &Rc<Self>, address: HostPort, socket: OwnedFd) {
+        let moved = Rc::new(Cell::new(false));
+        glommio::spawn_local(Rc::clone(self).accept(listener::adopt(socket), Rc::clone(&moved))).detach();
+        self.accepting.borrow_mut().insert(address, moved);
+    }
+
+    /// Moves the election port to where a configuration has it. Connections stay, and so does a port in whose place no other
+    /// can be had.
+    fn follow_own_port(self: &Rc<Self>, view: &QuorumView) {
+        let Some(me) = view.current().member(self.my_id) else { return };
+        let wanted = addresses(me, self.listen_on_all_ips);
+        let missing: Vec<HostPort> =
+            wanted.iter().filter(|address| !self.accepting.borrow().contains_key(*address)).cloned().collect();
+        if missing.is_empty() || self.accepting.borrow().is_empty() {
+            return;
+        }
+        let peers = Rc::clone(self);
+        glommio::spawn_local(async move {
+            for address in missing {
+                // For ever would be too long for one of the helper threads.
+                let (id, tries) = (peers.my_id, peers.port_bind_tries.unwrap_or(TRIES_WHILE_RUNNING));
+                let bind = move || bind_with_patience(address, id, Some(tries));
+                match glommio::executor().spawn_blocking(bind).await {
+                    Ok((address, socket)) => peers.listen(address, socket),
+                    Err(error) => return tracing::error!("{error}. The election port stays where it was"),
+                }
+            }
+            let before = std::mem::take(&mut *peers.accepting.borrow_mut());
+            let (stay, go) = before.into_iter().partition(|(address, _)| wanted.contains(address));
+            *peers.accepting.borrow_mut() = stay;
+            for (address, moved) in go {
+                moved.set(true);
+                // Wakes the task that waits there.
+                for addr in look_up(&address).await.into_iter().flatten() {
+                    drop(TcpStream::connect_timeout(addr, peers.connect_timeout).await);
+                }
+            }
+        })
+        .detach();
+    }
+
+    async fn accept(self: Rc<Self>, listener: TcpListener, moved: Rc<Cell<bool>>) {
         loop {
             match listener.accept().await {
+                _ if moved.get() => return,
                 Ok(stream) => {
                     if let Ok(peer) = stream.peer_addr() {
                         tracing::info!("Received connection request from {peer}");

@@ -23,6 +23,8 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 pub use load::{LoadError, Loader};
 pub use node::{ExtendedTypes, Meta, Owner, OwnerKind, Znode};
 pub use walk::Walk;
@@ -161,6 +163,13 @@ pub enum Outcome {
     },
     /// Data or ACL were set.
     Stat(Stat),
+    /// The ensemble has another configuration.
+    Reconfigured {
+        /// Its text.
+        data: Option<Bytes>,
+        /// Of `/zookeeper/config`.
+        stat: Stat,
+    },
     /// Nothing was done; these were asked for.
     Paths(Vec<Arc<str>>),
     /// Nothing was done.
@@ -311,6 +320,19 @@ impl DataTree {
         &self.acls
     }
 
+    /// Puts the text of the ensemble's configuration into `/zookeeper/config`, if another one is there. No transaction does
+    /// it: it is what every server knows from elsewhere. To be called while nobody is served.
+    ///
+    /// Source: `ZKDatabase.initConfigInZKDatabase`.
+    pub fn set_config(&mut self, text: &str, version: Zxid, now: WallMs) {
+        if self.tree.get(CONFIG).is_some_and(|node| node.data() != Some(text.as_bytes())) {
+            self.tree.edit(CONFIG, |node| {
+                let meta = Meta { version: -1, mzxid: version, mtime: now, ..node.meta() };
+                node.set_data(Some(text.as_bytes()), meta);
+            });
+        }
+    }
+
     /// Takes up an older version of the znodes, as when a multi fails half-way, and puts the indexes
     /// right for what `changes` had changed in the name of `session`.
     fn undo(&mut self, tree: Tree, session: SessionId, changes: &[Change]) {
@@ -366,6 +388,9 @@ impl DataTree {
             Txn::SetData { path, data, version } => {
                 self.set_data(header, path, data.as_deref(), *version, changes).map(Outcome::Stat)
             }
+            Txn::Reconfig { path, data, version } => self
+                .set_data(header, path, data.as_deref(), *version, changes)
+                .map(|stat| Outcome::Reconfigured { data: data.clone(), stat }),
             Txn::SetAcl { path, acl, version } => {
                 let acl = self.acls.intern(acl);
                 self.tree

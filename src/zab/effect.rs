@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::quorum::QuorumView;
 use crate::storage::snapshot_format::SnapshotSource;
 use crate::tree::Tree;
 use crate::types::{Epoch, ServerId, Zxid};
@@ -22,6 +23,10 @@ pub struct Settings {
     pub sync_limit: u64,
     /// A leader whose zxids have come so far in their epoch makes room for the next one: see [`LAST_COUNTER`].
     pub last_counter: u32,
+    /// `reconfigEnabled`: configurations that come from other servers are taken up. Without it, this server's own stays.
+    pub reconfig: bool,
+    /// Participants that a reconfiguration leaves at least: 2 unless `standaloneEnabled=false`.
+    pub participants_min: usize,
 }
 
 /// Zxids of an epoch end at 2^32 - 1. A leader steps down a million transactions before, which no batch is as large as, and
@@ -52,7 +57,7 @@ pub struct Epochs {
 /// What the driver does, in the order in which it comes.
 ///
 /// Those that take time are answered by an event: [`Effect::SaveEpochs`], [`Effect::Truncate`], [`Effect::Install`],
-/// [`Effect::Reload`], [`Effect::Look`] and [`Effect::Dial`]. At most one of the first four is under way at a time.
+/// [`Effect::Reload`], [`Effect::Look`], [`Effect::Dial`] and [`Effect::Configure`]. At most one of the first four is under way at a time.
 /// Transactions to be logged are not among them, because they are many: see `Peer::take_log`.
 #[derive(Debug)]
 pub enum Effect {
@@ -72,6 +77,16 @@ pub enum Effect {
     Reload,
     /// Begins an election with this vote.
     Look(Standing),
+    /// A reconfiguration names the leader. There is no election, but it ends at once with that leader.
+    Appoint {
+        /// The server that is to lead.
+        leader: ServerId,
+        /// Zxid of the reconfiguration.
+        zxid: Zxid,
+    },
+    /// Another configuration is in force or was proposed: makes both durable, tells the election, and listens where the one in
+    /// force says. Several may be under way; each is answered, in order.
+    Configure(QuorumView),
     /// Connects to the leader's learner port.
     Dial(ServerId),
     /// Opens the learner port.

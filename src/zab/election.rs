@@ -76,7 +76,7 @@ pub enum Event {
         /// The new epoch.
         epoch: i64,
     },
-    /// A reconfiguration names the leader, and there is no election.
+    /// A reconfiguration names the leader: there is no election, and it ends at once.
     Appointed {
         /// The server that is to lead.
         leader: ServerId,
@@ -276,8 +276,20 @@ impl Election {
                 self.current = Vote { leader, zxid, round: NO_ROUND, peer_epoch: NO_ROUND };
                 self.state = self.state_under(leader);
                 self.looking = None;
+                // A quorum of the new configuration has the transaction that says so.
+                let supporters = self.view.voters();
+                effects.push(Effect::Elected(Elected {
+                    state: self.state,
+                    vote: self.current,
+                    supporters,
+                    took_ms: 0,
+                }));
             }
             Event::View(view) => {
+                if view.current().version() < self.view.current().version() {
+                    // From before another server told of a newer one: see [`Effect::Adopt`].
+                    return;
+                }
                 let same = self.view.same_content(&view);
                 self.config = view.current().to_string();
                 self.view = view;

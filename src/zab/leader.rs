@@ -11,6 +11,14 @@
 //! Acknowledgements are counted cumulatively: links are FIFO and learners acknowledge in order, so the highest says all.
 //! The leader's own is one of them, and comes from its own flush.
 //!
+//! # Reconfiguration
+//!
+//! A transaction that brings another configuration, and all that is proposed behind it, needs a quorum of the old and of the
+//! new. What came before it needs the old alone. When both have it, the new configuration is first made durable here, and
+//! then the transaction is committed with COMMITANDACTIVATE, which names the leader to come: this server, if it is a
+//! participant at the same address, or else the new participant that has come furthest. In that case this leader commits
+//! nothing more, waits until its followers have left it, and ends.
+//!
 //! Source: `Leader.java`, `LearnerHandler.java`; Zab phases 1 to 3.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,10 +28,12 @@ use bytes::Bytes;
 
 use super::effect::{Effect, Epochs, LinkId, Reason, Settings};
 use super::history::{History, Plan};
-use super::quorum::QuorumView;
+use super::quorum::{PeerAddress, QuorumVerifier, QuorumView};
+use super::reconfig;
 use crate::jute::Write as _;
 use crate::planted::{self, Bug};
-use crate::proto::op::{OpCode, WriteOp};
+use crate::proto::ErrorCode;
+use crate::proto::op::{OpCode, ReconfigRequest, WriteOp};
 use crate::proto::quorum::{self, ForwardedRequest, LearnerInfo, OP_CREATE_SESSION, Packet, PacketKind};
 use crate::request::pipeline::{Answer, Ask, WriteRequest};
 use crate::types::{CnxnId, Epoch, Instant, ServerId, Zxid};
@@ -48,6 +58,8 @@ pub struct Out {
     pub snapshots: Vec<(usize, LinkId)>,
     /// The leader has its quorum and serves.
     pub established: bool,
+    /// Configurations to be made durable, before [`Leader::config_saved`].
+    pub view: Option<QuorumView>,
     /// The leader gives up.
     pub failed: Option<Reason>,
 }
@@ -64,6 +76,8 @@ enum Phase {
     SavingCurrent,
     /// Learners take over the history.
     NewLeaderAcks,
+    /// The history is a quorum's, and with it a configuration that was only proposed: that is being made durable.
+    SavingConfig,
     /// The history is a quorum's: transactions are proposed.
     Broadcast,
 }
@@ -84,6 +98,26 @@ enum Stage {
     Synced,
     /// UPTODATE is out.
     Serving,
+}
+
+/// How far a reconfiguration has come that this leader has proposed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Change {
+    /// Quorums have not got it yet, or there is none.
+    Proposed,
+    /// Both quorums have it, and it is being made durable here.
+    Saving,
+    /// It may be committed.
+    Saved,
+}
+
+/// Another server is to lead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Resigned {
+    /// Who; `None` leaves it to an election.
+    successor: Option<ServerId>,
+    /// When the followers must have left; set at the next tick.
+    until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -122,6 +156,9 @@ pub struct Leader {
     next_ping: Instant,
     /// Every second ping is a tick.
     is_tick: bool,
+    /// Of the pending configuration.
+    change: Change,
+    resigned: Option<Resigned>,
 }
 
 impl Leader {
@@ -151,6 +188,8 @@ impl Leader {
             committed: last,
             next_ping: now.after_ms(settings.tick_ms / 2),
             is_tick: false,
+            change: Change::Proposed,
+            resigned: None,
         };
         leader.end_discovery_with_quorum(out);
         leader
@@ -163,7 +202,41 @@ impl Leader {
 
     /// Whether transactions are proposed.
     pub fn is_established(&self) -> bool {
-        self.phase == Phase::Broadcast
+        self.phase == Phase::Broadcast && self.resigned.is_none_or(|resigned| resigned.successor.is_some())
+    }
+
+    /// Whether another server is to lead: no request is of any use here.
+    pub fn has_resigned(&self) -> bool {
+        self.resigned.is_some()
+    }
+
+    /// Whether it has resigned and the followers know.
+    pub fn is_deserted(&self) -> bool {
+        self.has_resigned() && self.learners.values().all(|learner| learner.observer)
+    }
+
+    /// The server that is to lead by the last reconfiguration, and its zxid, if it is another.
+    pub fn successor(&self) -> Option<(ServerId, Zxid)> {
+        let zxid = Zxid(self.view.current().version());
+        self.resigned.and_then(|resigned| resigned.successor).map(|successor| (successor, zxid))
+    }
+
+    /// The configurations that it knows.
+    pub fn view(&self) -> &QuorumView {
+        &self.view
+    }
+
+    /// The configuration that a client asks for, if it can be had. `zxid` is that of its transaction.
+    ///
+    /// Errors: see [`reconfig::next`].
+    pub fn next_config(&self, request: &ReconfigRequest, zxid: Zxid) -> Result<QuorumVerifier, ErrorCode> {
+        reconfig::next(&self.view, request, zxid, self.settings.participants_min, &self.heard())
+    }
+
+    /// A transaction that brings this configuration is about to be proposed.
+    pub fn reconfigure(&mut self, config: QuorumVerifier) {
+        self.view.see(config);
+        self.change = Change::Proposed;
     }
 
     /// The last proposed transaction.
@@ -247,6 +320,14 @@ impl Leader {
     pub fn epochs_saved(&mut self, now: Instant, past: Past<'_>, out: &mut Out) {
         match self.phase {
             Phase::SavingAccepted => {
+                let current = self.view.current();
+                if self.settings.reconfig && current.version() == 0 && self.view.pending().is_none() {
+                    // It takes precedence over configurations that nobody has agreed on, as a joining server's
+                    // (ZOOKEEPER-1783).
+                    let named = (**current).clone().with_version(self.epoch.zxid().0);
+                    self.view.see(named);
+                    out.view = Some(self.view.clone());
+                }
                 self.phase = Phase::EpochAcks { acked: BTreeSet::from([self.settings.id]) };
                 self.deadline = now.after_ms(self.settings.init_ms());
                 let waiting: Vec<LinkId> = self.at_stage(|stage| stage == Stage::WaitsForEpoch).collect();
@@ -315,18 +396,67 @@ impl Leader {
         self.acked.insert(self.settings.id, zxid);
     }
 
+    /// The configurations of the last [`Out::view`] are durable.
+    pub fn config_saved(&mut self, now: Instant, out: &mut Out) {
+        if self.change == Change::Saving {
+            self.change = Change::Saved;
+        }
+        if self.phase == Phase::SavingConfig {
+            let leads = self.leads_next();
+            self.activate();
+            if !leads {
+                self.resigned = Some(Resigned { successor: None, until: None });
+            }
+            self.establish(now, out);
+        }
+    }
+
     /// Commits what a quorum has. Returns the last committed transaction, if it has moved on.
     pub fn commit(&mut self, history: &mut History, out: &mut Out) -> Option<Zxid> {
-        if self.phase != Phase::Broadcast {
+        if self.phase != Phase::Broadcast || self.has_resigned() {
             return None;
         }
+        let before = self.committed;
+        if let Some(pending) = self.view.pending().map(Arc::clone) {
+            let change = Zxid(pending.version());
+            let by_old = self.agreed(|holders| self.view.current().contains_quorum(holders));
+            self.commit_up_to(by_old.min(Zxid(change.0 - 1)), history, out);
+            if self.agreed(|holders| self.view.contains_quorum(holders)) < change {
+                return (self.committed > before).then_some(self.committed);
+            }
+            match self.change {
+                Change::Proposed => {
+                    self.change = Change::Saving;
+                    let mut view = self.view.clone();
+                    view.activate((*pending).clone());
+                    out.view = Some(view);
+                }
+                Change::Saving => {}
+                Change::Saved => self.commit_change(change, history, out),
+            }
+        }
+        if self.view.pending().is_none() && !self.has_resigned() {
+            let zxid = self.agreed(|holders| self.view.current().contains_quorum(holders));
+            self.commit_up_to(zxid, history, out);
+        }
+        (self.committed > before).then_some(self.committed)
+    }
+
+    /// The last transaction that a quorum has durable; the last committed one if none behind it is.
+    fn agreed(&self, is_quorum: impl Fn(&BTreeSet<ServerId>) -> bool) -> Zxid {
         let mut candidates: Vec<Zxid> = self.acked.values().copied().filter(|acked| *acked > self.committed).collect();
         candidates.sort_unstable();
-        let has_quorum = |zxid: &Zxid| {
-            let holders = self.acked.iter().filter(|(_, acked)| *acked >= zxid).map(|(sid, _)| *sid).collect();
-            self.view.contains_quorum(&holders) || planted::is(Bug::CommitWithoutQuorum)
-        };
-        let zxid = candidates.into_iter().rev().find(has_quorum)?;
+        let has_quorum =
+            |zxid: &Zxid| is_quorum(&self.holders(*zxid).collect()) || planted::is(Bug::CommitWithoutQuorum);
+        candidates.into_iter().rev().find(has_quorum).unwrap_or(self.committed)
+    }
+
+    /// Who has a transaction durable.
+    fn holders(&self, zxid: Zxid) -> impl Iterator<Item = ServerId> {
+        self.acked.iter().filter(move |(_, acked)| **acked >= zxid).map(|(sid, _)| *sid)
+    }
+
+    fn commit_up_to(&mut self, zxid: Zxid, history: &mut History, out: &mut Out) {
         let (mut commits, mut informs) = (Vec::new(), Vec::new());
         let followers = self.learners.values().any(|learner| learner.is_forwarded_to() && !learner.observer);
         let observers = self.learners.values().any(|learner| learner.is_forwarded_to() && learner.observer);
@@ -343,12 +473,76 @@ impl Leader {
             history.push(next, payload);
             self.committed = next;
         }
+        self.send_commits(commits, informs, out);
+    }
+
+    /// Commits the oldest outstanding transaction, which brings another configuration, and puts that in force.
+    fn commit_change(&mut self, zxid: Zxid, history: &mut History, out: &mut Out) {
+        let (oldest, payload) = self.outstanding.pop_front().expect("it was proposed");
+        assert_eq!(oldest, zxid, "what came before it is committed");
+        let leader = self.next_leader(zxid);
+        self.activate();
+        self.change = Change::Proposed;
+        let mut data = Vec::with_capacity(8 + payload.len());
+        data.put_long(leader.0);
+        let (mut commits, mut informs) = (Vec::new(), Vec::new());
+        quorum::put(&mut commits, PacketKind::CommitAndActivate, zxid, Some(&data), &[]);
+        data.extend_from_slice(&payload);
+        quorum::put(&mut informs, PacketKind::InformAndActivate, zxid, Some(&data), &[]);
+        self.send_commits(commits, informs, out);
+        history.push(zxid, payload);
+        self.committed = zxid;
+        if leader != self.settings.id {
+            self.resigned = Some(Resigned { successor: Some(leader), until: None });
+        }
+    }
+
+    fn send_commits(&self, commits: Vec<u8>, informs: Vec<u8>, out: &mut Out) {
         let (commits, informs) = (Bytes::from(commits), Bytes::from(informs));
         for (link, learner) in self.learners.iter().filter(|(_, learner)| learner.is_forwarded_to()) {
             let packets = if learner.observer { &informs } else { &commits };
-            out.effects.push(Effect::Send(*link, packets.clone()));
+            if !packets.is_empty() {
+                out.effects.push(Effect::Send(*link, packets.clone()));
+            }
         }
-        Some(self.committed)
+    }
+
+    fn activate(&mut self) {
+        if let Some(pending) = self.view.pending() {
+            let config = (**pending).clone();
+            self.view.activate(config);
+        }
+    }
+
+    /// Whether this server still leads when the pending configuration is in force: as a participant at the same address.
+    fn leads_next(&self) -> bool {
+        let addresses = |config: &QuorumVerifier| {
+            let me = config.member(self.settings.id).filter(|me| me.votes())?;
+            Some(me.addresses.iter().map(PeerAddress::quorum).collect::<BTreeSet<_>>())
+        };
+        let next = addresses(self.view.last_seen());
+        next.is_some() && next == addresses(self.view.current())
+    }
+
+    /// Who is to lead when the pending configuration, which came with the transaction `zxid`, is in force.
+    fn next_leader(&self, zxid: Zxid) -> ServerId {
+        if self.leads_next() {
+            return self.settings.id;
+        }
+        let config = self.view.last_seen();
+        let may_lead = |sid: &ServerId| *sid != self.settings.id && config.is_voter(*sid) && config.weight(*sid) > 0;
+        let candidates = self.holders(zxid).filter(may_lead);
+        // The furthest of those that are there.
+        let best = candidates.max_by_key(|sid| (self.has_learner(*sid), self.acked[sid], std::cmp::Reverse(*sid)));
+        // Without anybody else it goes on under its new address.
+        best.unwrap_or(self.settings.id)
+    }
+
+    /// Who has the history of this epoch and is there, this server included.
+    fn heard(&self) -> BTreeSet<ServerId> {
+        let followers = self.learners.values().filter(|learner| !learner.observer);
+        let heard = followers.filter(|learner| matches!(learner.stage, Stage::Synced | Stage::Serving));
+        heard.map(|learner| learner.sid).chain([self.settings.id]).collect()
     }
 
     /// Tells a learner what the pipeline has answered it.
@@ -382,6 +576,12 @@ impl Leader {
         for link in late {
             self.refuse(link, "it was not heard of in time".to_owned(), out);
         }
+        if let Some(resigned) = &mut self.resigned
+            && now > *resigned.until.get_or_insert(now.after_ms(sync_ms))
+        {
+            out.failed = Some("another server is to lead".to_owned());
+            return;
+        }
         if now < self.next_ping {
             return;
         }
@@ -396,9 +596,7 @@ impl Leader {
         }
         self.is_tick = !self.is_tick;
         if self.is_tick && self.phase == Phase::Broadcast {
-            let followers = self.learners.values().filter(|learner| !learner.observer);
-            let heard = followers.filter(|learner| matches!(learner.stage, Stage::Synced | Stage::Serving));
-            let heard: BTreeSet<ServerId> = heard.map(|learner| learner.sid).chain([self.settings.id]).collect();
+            let heard = self.heard();
             if !self.view.contains_quorum(&heard) && !planted::is(Bug::LonelyLeaderStays) {
                 out.failed = Some(format!("not sufficient followers synced, only synced with sids: {heard:?}"));
             }
@@ -410,6 +608,9 @@ impl Leader {
             .map_err(|error| format!("its first packet cannot be read: {error}"))?;
         if info.protocol_version < quorum::PROTOCOL_VERSION {
             return Err(format!("it speaks version {:x} of the protocol", info.protocol_version));
+        }
+        if self.has_resigned() {
+            return Err("another server is to lead".to_owned());
         }
         if info.config_version > self.view.current().version() {
             return Err(format!("it knows a newer configuration, version {:x}", info.config_version));
@@ -486,7 +687,7 @@ impl Leader {
                 }
                 self.end_epoch_acks_with_quorum(out);
             }
-            Phase::NewLeaderAcks | Phase::Broadcast => self.synchronize(now, link, past, out),
+            Phase::NewLeaderAcks | Phase::SavingConfig | Phase::Broadcast => self.synchronize(now, link, past, out),
             Phase::SavingCurrent => {}
             Phase::Discovery { .. } | Phase::SavingAccepted => unreachable!("the epoch is not announced yet"),
         }
@@ -541,13 +742,22 @@ impl Leader {
             quorum::put(&mut packets, PacketKind::Proposal, *zxid, Some(payload), &[]);
             quorum::put(&mut packets, PacketKind::Commit, *zxid, None, &[]);
         }
-        if !observer {
-            for (zxid, payload) in &self.outstanding {
-                quorum::put(&mut packets, PacketKind::Proposal, *zxid, Some(payload), &[]);
+        // A configuration that comes with an outstanding transaction must not be in force with UPTODATE. It comes behind
+        // NEWLEADER, where Apache sends it with both.
+        let changing = self.phase == Phase::Broadcast && self.view.pending().is_some();
+        let outstanding = |packets: &mut Vec<u8>| {
+            for (zxid, payload) in self.outstanding.iter().filter(|_| !observer) {
+                quorum::put(packets, PacketKind::Proposal, *zxid, Some(payload), &[]);
             }
+        };
+        if !changing {
+            outstanding(&mut packets);
         }
-        let config = self.view.last_seen().to_string();
+        let config = if changing { self.view.current() } else { self.view.last_seen() }.to_string();
         quorum::put(&mut packets, PacketKind::NewLeader, self.epoch.zxid(), Some(config.as_bytes()), &[]);
+        if changing {
+            outstanding(&mut packets);
+        }
         out.effects.push(Effect::Send(link, packets.into()));
     }
 
@@ -589,10 +799,22 @@ impl Leader {
         if self.phase != Phase::NewLeaderAcks || !has_quorum {
             return;
         }
+        if self.view.pending().is_some() {
+            // An earlier leader's, or the first one's name: this leader completes it.
+            self.phase = Phase::SavingConfig;
+            let mut view = self.view.clone();
+            view.activate((**self.view.last_seen()).clone());
+            out.view = Some(view);
+            return;
+        }
+        self.establish(now, out);
+    }
+
+    fn establish(&mut self, now: Instant, out: &mut Out) {
         self.phase = Phase::Broadcast;
         // The audience of the first check is complete only a tick after this.
         (self.is_tick, self.next_ping) = (true, now.after_ms(self.settings.tick_ms / 2));
-        out.established = true;
+        out.established = !self.has_resigned();
         let synced: Vec<LinkId> = self.at_stage(|stage| stage == Stage::Synced).collect();
         for link in synced {
             self.bring_up_to_date(link, now, out);

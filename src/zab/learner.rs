@@ -11,6 +11,12 @@
 //! What was committed is logged as it comes after DIFF and TRUNC, and applied to memory alone after SNAP, until NEWLEADER
 //! makes the whole state durable at once. What is only proposed stays in `pending` and is logged once clients are served.
 //!
+//! # Reconfiguration
+//!
+//! A proposal that brings another configuration is remembered as the last seen one when it comes; COMMITANDACTIVATE or
+//! INFORMANDACTIVATE puts it in force. If this server has another role in it, or another leader, the link ends: see
+//! [`Out::appointed`]. Without `reconfigEnabled` such transactions are like any other.
+//!
 //! Source: `Learner.syncWithLeader`, `Follower.processPacket`, `Observer.processPacket`.
 
 use std::collections::VecDeque;
@@ -19,15 +25,15 @@ use bytes::Bytes;
 
 use super::effect::{Effect, Epochs, LinkId, Reason, Settings};
 use super::history::History;
-use super::quorum::{QuorumVerifier, QuorumView};
+use super::quorum::{PeerAddress, QuorumVerifier, QuorumView};
 use crate::jute::Write as _;
 use crate::planted::{self, Bug};
 use crate::proto::quorum::{self, LearnerInfo, Packet, PacketKind};
-use crate::proto::txn::LoggedTxn;
+use crate::proto::txn::{LoggedTxn, Txn};
 use crate::request::replica::{Forward, Replica};
 use crate::storage::snapshot_format::SnapshotSource;
 use crate::tree::DataTree;
-use crate::types::{Epoch, Instant, Zxid};
+use crate::types::{Epoch, Instant, ServerId, Zxid};
 
 /// Proposals and requests that wait, in both directions, before the leader is told no more: beyond it the learner gives up.
 pub const DEFERRED_MAX: usize = 1 << 20;
@@ -41,8 +47,10 @@ pub struct Out {
     pub log: Vec<(Zxid, Bytes)>,
     /// The leader's history is taken over, and clients are served.
     pub established: bool,
-    /// The configuration in force has changed.
-    pub activated: bool,
+    /// The configuration in force, or the last seen one, has changed.
+    pub reconfigured: bool,
+    /// Who leads from here on by a reconfiguration, and its zxid. The learner gives up to follow, or to lead.
+    pub appointed: Option<(ServerId, Zxid)>,
     /// The learner gives up.
     pub failed: Option<Reason>,
 }
@@ -78,6 +86,7 @@ pub struct Learner {
     settings: Settings,
     observer: bool,
     link: LinkId,
+    leader: ServerId,
     in_doubt: bool,
     view: QuorumView,
     epochs: Epochs,
@@ -90,8 +99,8 @@ pub struct Learner {
     pending: VecDeque<Proposal>,
     /// Logged and not acknowledged.
     unacked: VecDeque<Zxid>,
-    /// Committed after NEWLEADER and before UPTODATE.
-    committed_early: VecDeque<Zxid>,
+    /// Committed after NEWLEADER and before UPTODATE; with the leader that a reconfiguration names.
+    committed_early: VecDeque<(Zxid, Option<ServerId>)>,
     deferred: VecDeque<Packet>,
     /// The configuration that NEWLEADER brought.
     config: Option<QuorumVerifier>,
@@ -122,6 +131,7 @@ impl Learner {
         settings: Settings,
         observer: bool,
         link: LinkId,
+        leader: ServerId,
         view: QuorumView,
         epochs: Epochs,
         last: Option<Zxid>,
@@ -132,6 +142,7 @@ impl Learner {
             settings,
             observer,
             link,
+            leader,
             view,
             epochs,
             epoch: Epoch::default(),
@@ -347,14 +358,25 @@ impl Learner {
                 let zxid = packet.zxid;
                 self.on_proposal(packet, out).and_then(|()| self.commit_while_syncing(zxid, from_snapshot, state, out))
             }
+            (Stage::Syncing { from_snapshot }, CommitAndActivate | InformAndActivate) => {
+                let zxid = packet.zxid;
+                self.activation(packet, out).and_then(|leader| {
+                    self.activate_pending(zxid, leader, out);
+                    self.commit_while_syncing(zxid, from_snapshot, state, out)
+                })
+            }
             (Stage::Syncing { from_snapshot }, NewLeader) => self.on_new_leader(&packet, from_snapshot, state, out),
             (Stage::AwaitsUpToDate, Commit) => {
-                self.committed_early.push_back(packet.zxid);
+                self.committed_early.push_back((packet.zxid, None));
                 Ok(())
             }
             (Stage::AwaitsUpToDate, Inform) => {
-                self.committed_early.push_back(packet.zxid);
+                self.committed_early.push_back((packet.zxid, None));
                 self.on_proposal(packet, out)
+            }
+            (Stage::AwaitsUpToDate, CommitAndActivate | InformAndActivate) => {
+                let zxid = packet.zxid;
+                self.activation(packet, out).map(|leader| self.committed_early.push_back((zxid, Some(leader))))
             }
             (Stage::AwaitsUpToDate, UpToDate) => self.on_up_to_date(state, out),
             (Stage::Serving, Commit)
@@ -366,6 +388,14 @@ impl Learner {
             (Stage::Serving, Inform) => {
                 let zxid = packet.zxid;
                 self.on_proposal(packet, out).and_then(|()| self.commit(zxid, state))
+            }
+            (Stage::Serving, CommitAndActivate) if self.observer => Ok(()),
+            (Stage::Serving, CommitAndActivate | InformAndActivate) => {
+                let zxid = packet.zxid;
+                self.activation(packet, out).and_then(|leader| {
+                    self.activate_pending(zxid, leader, out);
+                    self.commit(zxid, state)
+                })
             }
             // What a leader tells observers that are none of its followers' business, and the other way round.
             (Stage::Serving, Proposal | Commit) => Ok(()),
@@ -425,6 +455,12 @@ impl Learner {
         let logged = LoggedTxn::decode(&payload).map_err(|error| format!("{zxid} cannot be read: {error}"))?;
         if logged.header.zxid != zxid {
             return Err(format!("the transaction of proposal {zxid} says that it is {}", logged.header.zxid));
+        }
+        if let Txn::Reconfig { data, .. } = &logged.txn
+            && self.settings.reconfig
+        {
+            self.view.see(config(data.as_deref())?);
+            out.reconfigured = true;
         }
         if self.stage == Stage::Serving {
             self.log(zxid, &payload, out);
@@ -493,11 +529,14 @@ impl Learner {
         if packet.zxid != self.epoch.zxid() {
             return Err(format!("NEWLEADER {} in epoch {}", packet.zxid, self.epoch));
         }
-        if let Some(text) = packet.data.as_deref().filter(|text| !text.is_empty()) {
-            let text = std::str::from_utf8(text).map_err(|error| format!("its configuration is no text: {error}"))?;
-            let config = QuorumVerifier::parse(text).map_err(|error| format!("its configuration: {error}"))?;
-            self.view.see(config.clone());
-            self.config = Some(config);
+        if let Some(text) = packet.data.as_deref().filter(|text| !text.is_empty() && self.settings.reconfig) {
+            let config = config(Some(text))?;
+            let is_pending = self.pending.iter().any(|proposal| proposal.zxid.0 == config.version());
+            let before = self.view.clone();
+            self.view.follow(config.clone());
+            // Apache's leader sends one that is only proposed, too: that is put in force with its transaction.
+            self.config = Some(config).filter(|_| !is_pending);
+            out.reconfigured |= before != self.view;
         }
         if planted::is(Bug::NewLeaderAckBeforeFlush) {
             self.send(&Packet::bare(PacketKind::Ack, self.epoch.zxid()), out);
@@ -527,7 +566,7 @@ impl Learner {
 
     fn on_up_to_date(&mut self, state: &mut State<'_>, out: &mut Out) -> Result<(), Reason> {
         if let Some(config) = self.config.take() {
-            out.activated |= self.view.activate(config);
+            self.activate(config, None, out);
         }
         self.send(&Packet::bare(PacketKind::Ack, self.epoch.zxid()), out);
         self.stage = Stage::Serving;
@@ -537,10 +576,61 @@ impl Learner {
         for (zxid, payload) in &pending {
             self.log(*zxid, payload, out);
         }
-        while let Some(zxid) = self.committed_early.pop_front() {
+        while let Some((zxid, leader)) = self.committed_early.pop_front() {
+            if let Some(leader) = leader {
+                self.activate_pending(zxid, leader, out);
+            }
             self.commit(zxid, state)?;
         }
         Ok(())
+    }
+
+    /// Reads COMMITANDACTIVATE or INFORMANDACTIVATE: the leader that it names. The latter brings its transaction along.
+    fn activation(&mut self, mut packet: Packet, out: &mut Out) -> Result<ServerId, Reason> {
+        let data =
+            packet.data.take().filter(|data| data.len() >= 8).ok_or("it activates something and names no leader")?;
+        let leader = i64::from_be_bytes(*data.first_chunk().expect("there are 8 bytes"));
+        if packet.kind == PacketKind::InformAndActivate {
+            packet.data = Some(data.slice(8..));
+            self.on_proposal(packet, out)?;
+        }
+        Ok(ServerId(leader))
+    }
+
+    /// Puts the configuration in force that a pending proposal brings.
+    fn activate_pending(&mut self, zxid: Zxid, leader: ServerId, out: &mut Out) {
+        let config = self.pending.iter().find(|proposal| proposal.zxid == zxid).and_then(|proposal| {
+            let Txn::Reconfig { data, .. } = &proposal.logged.txn else { return None };
+            config(data.as_deref()).ok()
+        });
+        if let Some(config) = config {
+            self.activate(config, Some(leader), out);
+        }
+    }
+
+    /// Puts a configuration in force. `named` is the leader that comes with it.
+    fn activate(&mut self, config: QuorumVerifier, named: Option<ServerId>, out: &mut Out) {
+        let before = self.view.current().clone();
+        if !self.settings.reconfig || !self.view.activate(config) {
+            return;
+        }
+        out.reconfigured = true;
+        let after = self.view.current();
+        if before.same_content(after) {
+            return;
+        }
+        let address = |config: &QuorumVerifier| {
+            let leader = config.member(self.leader).filter(|leader| leader.votes());
+            leader.map(|leader| leader.addresses.iter().map(PeerAddress::quorum).collect::<Vec<_>>())
+        };
+        let leader_changes = match named {
+            Some(named) => named != self.leader,
+            None => address(after).is_none() || address(&before) != address(after),
+        };
+        if leader_changes || after.is_observer(self.settings.id) != self.observer {
+            out.appointed = named.map(|leader| (leader, Zxid(after.version())));
+            self.fail(out, "changes proposed in reconfig".to_owned());
+        }
     }
 
     fn take_over(&mut self, data_tree: DataTree, state: &mut State<'_>) {
@@ -562,4 +652,11 @@ impl Learner {
     fn fail(&mut self, out: &mut Out, why: Reason) {
         out.failed.get_or_insert(why);
     }
+}
+
+/// A configuration that came from the leader.
+fn config(text: Option<&[u8]>) -> Result<QuorumVerifier, Reason> {
+    let text = std::str::from_utf8(text.unwrap_or_default());
+    let text = text.map_err(|error| format!("its configuration is no text: {error}"))?;
+    QuorumVerifier::parse(text).map_err(|error| format!("its configuration: {error}"))
 }

@@ -11,4 +11,5 @@ pub mod links;
 pub mod member;
 pub mod peer;
 pub mod quorum;
+pub mod reconfig;
 pub mod types;

@@ -11,6 +11,8 @@
 //! votes with the last of them, and no committed one can be lost that way (ZOOKEEPER-2845). If the next leader does not
 //! have them, it says TRUNC, and the tree is read back from disk.
 //!
+//! A reconfiguration may end a role too. Then the new one begins without an election, under the leader that it names.
+//!
 //! The driver drains what is ready into [`Peer::handle`], calls [`Peer::pump`] once, and carries out what that gives:
 //! batching falls out of it.
 //!
@@ -24,16 +26,18 @@ use super::effect::{Effect, Epochs, LinkId, Mode, Settings, Standing};
 use super::history::History;
 use super::leader::{self, Leader, Past};
 use super::learner::{self, Learner, State};
+use super::quorum::QuorumVerifier;
 use super::quorum::QuorumView;
 use crate::planted::{self, Bug};
+use crate::proto::op::WriteOp;
 use crate::proto::quorum::Packet;
 use crate::request::containers;
-use crate::request::pipeline::{Answer, Ask, CommitBatch, Orphan, Pipeline, Proposals};
+use crate::request::pipeline::{Answer, Ask, CommitBatch, Orphan, Pipeline, Proposals, WriteRequest};
 use crate::request::prepare::Rules;
 use crate::request::replica::Replica;
 use crate::session::Sessions;
 use crate::storage::snapshot_format::SnapshotSource;
-use crate::tree::DataTree;
+use crate::tree::{self, DataTree};
 use crate::types::{Instant, ServerId, WallMs, Zxid};
 
 /// What happens to a server.
@@ -67,6 +71,10 @@ pub enum Event {
     HistoryLost,
     /// See [`Effect::Install`].
     Installed,
+    /// See [`Effect::Configure`].
+    Configured,
+    /// The election has learned of a newer configuration, which is in force there already.
+    Adopted(QuorumVerifier),
     /// Some time has passed. To come several times in each `tickTime`.
     Tick,
 }
@@ -108,7 +116,7 @@ enum Role {
     /// There is no leader.
     Looking(DataTree),
     /// There is a leader, and no connection to it yet.
-    Dialing(DataTree),
+    Dialing(DataTree, ServerId),
     Following(Box<Following>),
     Leading(Box<Leading>),
     /// Between two of the others.
@@ -169,6 +177,12 @@ pub struct Peer {
     /// The history was lost: no vote, and no epoch acknowledged, before a leader's state is durable here.
     in_doubt: bool,
     role: Role,
+    /// Who leads by a reconfiguration and its zxid, until this server is settled.
+    appointed: Option<(ServerId, Zxid)>,
+    /// How many of [`Effect::Configure`] are under way.
+    unconfigured: usize,
+    /// What else became durable meanwhile: nothing is acknowledged that a configuration has to do with before that is durable.
+    held: Vec<Event>,
     output: Output,
 }
 
@@ -198,6 +212,9 @@ impl Peer {
             disk_at_work: false,
             in_doubt,
             role: Role::Settling(data_tree),
+            appointed: None,
+            unconfigured: 0,
+            held: Vec::new(),
             output: Output::default(),
         };
         peer.look_when_settled();
@@ -207,12 +224,18 @@ impl Peer {
     /// Takes in what has happened. What it leads to comes out of [`Peer::pump`].
     pub fn handle(&mut self, now: Instant, wall: WallMs, event: Event) {
         match event {
+            Event::Durable(_) | Event::EpochsSaved if self.unconfigured > 0 => {
+                if let (Some(Event::Durable(_)), Event::Durable(_)) = (self.held.last(), &event) {
+                    self.held.pop();
+                }
+                self.held.push(event);
+            }
             Event::Ask(ask) => self.on_ask(now, wall, ask),
             Event::Elected(leader, supporters) => self.on_elected(now, leader, supporters),
             Event::VoterLooks(voter) => self.on_voter_looks(voter),
             Event::LeaderConnected(link) => self.on_leader_connected(now, wall, link),
             Event::LeaderUnreachable(why) => {
-                if matches!(self.role, Role::Dialing(_)) {
+                if matches!(self.role, Role::Dialing(..)) {
                     self.end_role(&why);
                 }
             }
@@ -247,6 +270,7 @@ impl Peer {
             Event::HistoryLost => {
                 self.disk_at_work = false;
                 (self.appended, self.durable, self.in_doubt) = (Zxid::ZERO, Zxid::ZERO, true);
+                self.appointed = None;
                 self.history = History::new(Zxid::ZERO);
                 if matches!(self.role, Role::Following(_)) {
                     self.end_role("the history on disk is of no use");
@@ -255,6 +279,21 @@ impl Peer {
                 self.look_when_settled();
             }
             Event::Installed => self.on_installed(),
+            Event::Configured => {
+                self.unconfigured -= 1;
+                if self.unconfigured == 0 {
+                    for event in std::mem::take(&mut self.held) {
+                        self.handle(now, wall, event);
+                    }
+                    self.as_leader(now, wall, |leader, _, out| leader.config_saved(now, out));
+                }
+            }
+            Event::Adopted(config) => {
+                let mut view = self.view.clone();
+                if view.activate(config) {
+                    self.configure(view);
+                }
+            }
             Event::Tick => self.on_tick(now, wall),
         }
     }
@@ -296,7 +335,7 @@ impl Peer {
     /// `None` for a moment between two roles.
     pub fn state(&self) -> Option<(&DataTree, Zxid)> {
         Some(match &self.role {
-            Role::Settling(data_tree) | Role::Looking(data_tree) | Role::Dialing(data_tree) => {
+            Role::Settling(data_tree) | Role::Looking(data_tree) | Role::Dialing(data_tree, _) => {
                 (data_tree, data_tree.tree().zxid())
             }
             Role::Following(following) => (following.replica.data_tree(), following.replica.committed()),
@@ -344,15 +383,49 @@ impl Peer {
 
     fn on_ask(&mut self, now: Instant, wall: WallMs, ask: Ask) {
         match &mut self.role {
-            Role::Leading(leading) => {
-                if let LeaderState::Ordering(pipeline) = &mut leading.state {
-                    pipeline.handle(now, wall, ask);
-                }
-            }
+            Role::Leading(_) => self.order(now, wall, ask),
             Role::Following(following) if following.learner.is_established() => following.replica.handle(ask),
             // Its client is being told that nobody serves it.
             _ => {}
         }
+    }
+
+    /// Gives a leader's pipeline what is asked. A reconfiguration is worked out first: only the leader knows who has come how
+    /// far.
+    fn order(&mut self, now: Instant, wall: WallMs, mut ask: Ask) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let Leading { leader, state: LeaderState::Ordering(pipeline), .. } = leading.as_mut() else { return };
+        if leader.has_resigned() {
+            // Its clients are about to be told that nobody serves them.
+            return;
+        }
+        let zxid = pipeline.next_zxid();
+        let mut next = None;
+        if let Ask::Write(WriteRequest { op, .. }) = &mut ask
+            && let WriteOp::Reconfig(request) = op
+            && self.settings.reconfig
+        {
+            *op = match leader.next_config(request, zxid) {
+                Ok(config) => WriteOp::Configure(next.insert(config).to_string().into()),
+                Err(code) => WriteOp::Refused(code),
+            };
+        }
+        pipeline.handle(now, wall, ask);
+        let is_accepted = || pipeline.head().tree().get(tree::CONFIG).is_some_and(|node| node.meta().mzxid == zxid);
+        if let Some(config) = next.filter(|_| is_accepted()) {
+            leader.reconfigure(config);
+            let view = leader.view().clone();
+            self.configure(view);
+            // It may be the last transaction that this leader commits, and must then be visible by itself.
+            self.pump_leading(now);
+        }
+    }
+
+    /// Takes up configurations: from here on they count.
+    fn configure(&mut self, view: QuorumView) {
+        self.view = view.clone();
+        self.unconfigured += 1;
+        self.output.effects.push(Effect::Configure(view));
     }
 
     fn on_elected(&mut self, now: Instant, elected: ServerId, supporters: BTreeSet<ServerId>) {
@@ -362,7 +435,7 @@ impl Peer {
             role => return self.role = role,
         };
         if elected != self.settings.id {
-            self.role = Role::Dialing(data_tree);
+            self.role = Role::Dialing(data_tree, elected);
             return self.output.effects.push(Effect::Dial(elected));
         }
         self.output.effects.push(Effect::Listen);
@@ -387,20 +460,19 @@ impl Peer {
     }
 
     fn on_leader_connected(&mut self, now: Instant, wall: WallMs, link: LinkId) {
-        let data_tree = match std::mem::replace(&mut self.role, Role::Changing) {
-            Role::Dialing(data_tree) => data_tree,
+        let (data_tree, leader) = match std::mem::replace(&mut self.role, Role::Changing) {
+            Role::Dialing(data_tree, leader) => (data_tree, leader),
             role => {
                 self.role = role;
                 return self.output.effects.push(Effect::Close(link, "no leader is looked for any more".to_owned()));
             }
         };
         let mut out = learner::Out::default();
-        let observer =
-            !self.view.current().is_voter(self.settings.id) && self.view.current().member(self.settings.id).is_some();
+        let observer = self.view.current().is_observer(self.settings.id);
         let last = data_tree.tree().zxid();
         let (settings, view) = (self.settings, self.view.clone());
         let last = if self.in_doubt { None } else { Some(last) };
-        let learner = Learner::new(settings, observer, link, view, self.epochs, last, now, &mut out);
+        let learner = Learner::new(settings, observer, link, leader, view, self.epochs, last, now, &mut out);
         let replica = Replica::new(data_tree, self.ordering.digests, self.settings.id.0 as u8, wall);
         self.role = Role::Following(Box::new(Following { learner, replica }));
         self.after_learner(out);
@@ -462,7 +534,9 @@ impl Peer {
     fn on_tick(&mut self, now: Instant, wall: WallMs) {
         match &mut self.role {
             Role::Leading(leading) => {
-                if let LeaderState::Ordering(pipeline) = &mut leading.state {
+                if let LeaderState::Ordering(pipeline) = &mut leading.state
+                    && !leading.leader.has_resigned()
+                {
                     for (session, timeout_ms) in pipeline.tick(now, wall) {
                         let note = format!("Expiring session {session}, timeout of {timeout_ms}ms exceeded");
                         self.output.notes.push(note);
@@ -488,7 +562,7 @@ impl Peer {
 
     fn after_leader(&mut self, now: Instant, wall: WallMs, out: leader::Out) {
         let Role::Leading(leading) = &mut self.role else { return };
-        let leader::Out { effects, asks, snapshots, established, failed } = out;
+        let leader::Out { effects, asks, snapshots, established, view, failed } = out;
         let mut snapshots = snapshots.into_iter().peekable();
         for (place, effect) in effects.into_iter().enumerate() {
             while let Some((_, link)) = snapshots.next_if(|(before, _)| *before == place) {
@@ -501,15 +575,14 @@ impl Peer {
             }
             self.output.effects.push(effect);
         }
+        if let Some(view) = view {
+            self.configure(view);
+        }
         if established {
             self.begin_ordering(now, wall);
         }
-        if let Role::Leading(leading) = &mut self.role
-            && let LeaderState::Ordering(pipeline) = &mut leading.state
-        {
-            for ask in asks {
-                pipeline.handle(now, wall, ask);
-            }
+        for ask in asks {
+            self.order(now, wall, ask);
         }
         if let Some(why) = failed {
             self.end_role(&why);
@@ -520,7 +593,8 @@ impl Peer {
     fn begin_ordering(&mut self, now: Instant, wall: WallMs) {
         let Role::Leading(leading) = &mut self.role else { return };
         let LeaderState::Waiting(data_tree) = &mut leading.state else { return };
-        let data_tree = std::mem::take(data_tree.as_mut());
+        let mut data_tree = std::mem::take(data_tree.as_mut());
+        set_config(&mut data_tree, &self.view, wall);
         let epoch = leading.leader.epoch();
         self.output.effects.push(Effect::Serve(Mode::Leading, data_tree.tree().clone(), epoch));
         let Ordering { rules, containers, digests, grace_ms } = self.ordering;
@@ -533,6 +607,9 @@ impl Peer {
 
     fn pump_leading(&mut self, now: Instant) {
         let Role::Leading(leading) = &mut self.role else { return };
+        if leading.leader.is_deserted() {
+            return self.end_role("another server leads by a reconfiguration");
+        }
         let Leading { leader, state: LeaderState::Ordering(pipeline), .. } = leading.as_mut() else { return };
         let mut out = leader::Out::default();
         let Proposals { bytes, ends } = pipeline.take_proposals(Proposals::default());
@@ -556,8 +633,11 @@ impl Peer {
             }
         }
         self.output.effects.append(&mut out.effects);
-        let last = leader.last_proposed();
-        if last.epoch() == leader.epoch().0 && last.counter() >= self.settings.last_counter {
+        let (last, epoch) = (leader.last_proposed(), leader.epoch());
+        if let Some(view) = out.view {
+            self.configure(view);
+        }
+        if last.epoch() == epoch.0 && last.counter() >= self.settings.last_counter {
             self.end_role("zxid lower 32 bits are about to roll over, forcing re-election, and therefore a new epoch");
         }
     }
@@ -575,11 +655,16 @@ impl Peer {
 
     fn after_learner(&mut self, out: learner::Out) {
         let Role::Following(following) = &mut self.role else { return };
-        let learner::Out { effects, log, established, activated, failed } = out;
+        let learner::Out { effects, log, established, reconfigured, appointed, failed } = out;
         if let Some((zxid, _)) = log.last() {
             self.appended = *zxid;
         }
         self.output.log.extend(log);
+        if reconfigured {
+            let view = following.learner.view().clone();
+            // Before anything that becomes durable below is acknowledged.
+            self.configure(view);
+        }
         for effect in effects {
             match &effect {
                 Effect::SaveEpochs(epochs) => {
@@ -591,17 +676,19 @@ impl Peer {
             }
             self.output.effects.push(effect);
         }
-        if activated {
-            self.view = following.learner.view().clone();
-        }
-        if established {
+        if let Role::Following(following) = &mut self.role
+            && established
+            && failed.is_none()
+        {
             let Following { learner, replica } = following.as_mut();
             // Nobody was served while these were committed.
             drop(replica.take_batch());
+            replica.set_config(&self.view.current().to_string(), Zxid(self.view.current().version()));
             let mode = if learner.is_observer() { Mode::Observing } else { Mode::Following };
             self.output.effects.push(Effect::Serve(mode, replica.tree().clone(), learner.epoch()));
         }
         if let Some(why) = failed {
+            self.appointed = appointed;
             self.end_role(&why);
         }
     }
@@ -618,6 +705,7 @@ impl Peer {
                     self.output.effects.push(Effect::Close(link, "the leader steps down".to_owned()));
                 }
                 self.output.effects.push(Effect::Unlisten);
+                self.appointed = leader.successor();
                 for (zxid, payload) in leader.into_outstanding() {
                     self.history.push(zxid, payload);
                 }
@@ -634,13 +722,17 @@ impl Peer {
                 self.output.notes.push(format!("Shutdown Follower: {why}"));
                 self.output.effects.push(Effect::Close(learner.link(), why.to_owned()));
                 reload = learner.is_ahead_of_disk();
+                if was.is_some() {
+                    self.output.batches.extend(replica.take_batch());
+                    self.output.answers.extend(replica.take_answers());
+                }
                 for (payload, logged) in learner.take_uncommitted() {
                     replica.commit(&logged);
                     self.history.push(logged.header.zxid, payload);
                 }
                 replica.into_data_tree()
             }
-            Role::Settling(data_tree) | Role::Looking(data_tree) | Role::Dialing(data_tree) => {
+            Role::Settling(data_tree) | Role::Looking(data_tree) | Role::Dialing(data_tree, _) => {
                 self.output.notes.push(format!("No leader yet: {why}"));
                 data_tree
             }
@@ -683,13 +775,21 @@ impl Peer {
                 );
                 let zxid = if self.in_doubt { NO_VOTE } else { zxid };
                 // Zxids of one epoch look alike.
-                let zxid = if planted::is(Bug::VoteIgnoresLog) { Zxid(zxid.0 | 0xffff_ffff) } else { zxid };
-                self.output.effects.push(Effect::Look(Standing { epoch: self.epochs.current, zxid }));
+                let voted = if planted::is(Bug::VoteIgnoresLog) { Zxid(zxid.0 | 0xffff_ffff) } else { zxid };
+                self.output.effects.push(match self.appointed.take() {
+                    Some((leader, zxid)) => Effect::Appoint { leader, zxid },
+                    None => Effect::Look(Standing { epoch: self.epochs.current, zxid: voted }),
+                });
                 Role::Looking(data_tree)
             }
             role => role,
         };
     }
+}
+
+/// Shows the configuration in force at `/zookeeper/config`.
+fn set_config(data_tree: &mut DataTree, view: &QuorumView, wall: WallMs) {
+    data_tree.set_config(&view.current().to_string(), Zxid(view.current().version()), wall);
 }
 
 #[cfg(test)]

@@ -105,6 +105,12 @@ impl QuorumVerifier {
         Ok(QuorumVerifier { members, system, version })
     }
 
+    /// These members, with a majority of the participants as a quorum, and version 0.
+    pub fn majority(members: impl IntoIterator<Item = Member>) -> QuorumVerifier {
+        let members = members.into_iter().map(|member| (member.id, member)).collect();
+        QuorumVerifier { members, system: QuorumSystem::Majority, version: 0 }
+    }
+
     /// The zxid of the transaction that brought this configuration, 0 for the one that the servers started with.
     pub fn version(&self) -> i64 {
         self.version
@@ -134,6 +140,11 @@ impl QuorumVerifier {
     /// Whether the server is a participant.
     pub fn is_voter(&self, id: ServerId) -> bool {
         self.members.get(&id).is_some_and(Member::votes)
+    }
+
+    /// Whether the server is an observer. Who is no member at all is none: it considers itself a participant without a vote.
+    pub fn is_observer(&self, id: ServerId) -> bool {
+        self.members.get(&id).is_some_and(|member| !member.votes())
     }
 
     /// Whether these servers are a quorum. Who is no participant does not count.
@@ -292,6 +303,13 @@ impl QuorumView {
         if proposed.version > self.last_seen.version {
             self.last_seen = Arc::new(proposed);
         }
+    }
+
+    /// Takes up what an established leader holds for the last seen configuration: a newer one that was proposed here was never
+    /// committed.
+    pub fn follow(&mut self, leaders: QuorumVerifier) {
+        self.last_seen = Arc::clone(&self.current);
+        self.see(leaders);
     }
 
     /// Puts a configuration in force; says whether it is newer than the one before. An older one is passed over.

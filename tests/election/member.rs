@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::rc::Rc;
@@ -16,7 +15,7 @@ use ringkeeper::proto::election::ServerState;
 use ringkeeper::server::config::{Config, EnsembleConfig};
 use ringkeeper::shard::clock::Clock;
 use ringkeeper::shard::mesh::Queue;
-use ringkeeper::shard::peers::{self, BindError, Order, Peers, Report};
+use ringkeeper::shard::peers::{self, BindError, Order, Peers, Report, Sockets};
 use ringkeeper::types::{ServerId, Zxid};
 use ringkeeper::zab::election::Elected;
 
@@ -84,7 +83,16 @@ impl Ensemble {
 
     /// Starts the driver as this server. `extra` are more lines of zoo.cfg.
     pub fn start(&self, id: i64, extra: &str) -> Member {
-        let config = self.config(id, extra);
+        self.start_configured(self.config(id, extra))
+    }
+
+    /// The same with these lines for the members.
+    pub fn start_with(&self, id: i64, members: &str) -> Member {
+        self.start_configured(self.config_of(id, members))
+    }
+
+    fn start_configured(&self, config: EnsembleConfig) -> Member {
+        let id = config.my_id.0;
         let sockets = peers::bind(&config).unwrap_or_else(|error| panic!("{error}"));
         let (orders, order_receiver) = mpsc::channel();
         let (report_sender, reports) = mpsc::channel();
@@ -96,16 +104,19 @@ impl Ensemble {
     }
 
     /// Binds the election port as this server would.
-    pub fn try_bind(&self, id: i64, extra: &str) -> Result<Vec<OwnedFd>, BindError> {
+    pub fn try_bind(&self, id: i64, extra: &str) -> Result<Sockets, BindError> {
         peers::bind(&self.config(id, extra))
     }
 
     fn config(&self, id: i64, extra: &str) -> EnsembleConfig {
+        self.config_of(id, &format!("{}\n{extra}", self.lines().join("\n")))
+    }
+
+    fn config_of(&self, id: i64, lines: &str) -> EnsembleConfig {
         let dir = self.scratch.path().join(format!("server-{id}"));
         fs::create_dir_all(&dir).expect("it can be made");
         fs::write(dir.join("myid"), id.to_string()).expect("it can be written");
-        let lines = self.lines().join("\n");
-        let text = format!("dataDir={}\ntickTime=500\ninitLimit=10\nsyncLimit=5\n{lines}\n{extra}\n", dir.display());
+        let text = format!("dataDir={}\ntickTime=500\ninitLimit=10\nsyncLimit=5\n{lines}\n", dir.display());
         let loaded = Config::parse(text.as_bytes(), &dir.join("zoo.cfg")).unwrap_or_else(|error| panic!("{error}"));
         loaded.config.ensemble.expect("it is one")
     }
@@ -171,7 +182,7 @@ impl Drop for Member {
 }
 
 /// The executor: orders in, reports out, until nobody can give orders any more.
-async fn serve(config: EnsembleConfig, sockets: Vec<OwnedFd>, orders: Receiver<Order>, reports: Sender<Report>) {
+async fn serve(config: EnsembleConfig, sockets: Sockets, orders: Receiver<Order>, reports: Sender<Report>) {
     let (order_queue, report_queue) = (Rc::new(Queue::default()), Rc::new(Queue::default()));
     let _peers =
         Peers::start(&config, false, sockets, Rc::clone(&order_queue), Rc::clone(&report_queue), Clock::start());

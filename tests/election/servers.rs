@@ -1,11 +1,14 @@
 //! Servers of our own, elected over loopback.
 
 use std::io::Read as _;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ringkeeper::proto::election::{Hello, HelloVersion, ServerState, Vote};
 use ringkeeper::shard::peers::Order;
 use ringkeeper::types::ServerId;
+use ringkeeper::zab::quorum::{QuorumVerifier, QuorumView};
 
 use super::member::{Ensemble, free_ports};
 use super::raw::RawPeer;
@@ -100,6 +103,34 @@ fn a_server_with_the_smaller_id_nudges() {
     let mut peer = RawPeer::greet(ensemble.election_ports[0], 2);
     let vote = peer.hear().expect("its vote");
     assert_eq!((vote.state, vote.vote.leader), (ServerState::Looking, ServerId(1)));
+}
+
+#[test]
+fn an_election_port_moves_with_the_configuration_and_is_found_there() {
+    let ensemble = Ensemble::new(3);
+    let members: Vec<_> = (1..=3).map(|id| ensemble.start(id, "")).collect();
+    members.iter().for_each(|member| member.look(0, 0));
+    members[2].expect(LEADING, 3);
+    members[..2].iter().for_each(|member| drop(member.expect(FOLLOWING, 3)));
+    let (old, new) = (ensemble.election_ports[0], free_ports(1)[0]);
+    let lines = ensemble.lines().join("\n").replace(&format!(":{old}"), &format!(":{new}"));
+    let moved = QuorumVerifier::parse(&lines).expect("lines of members").with_version(7);
+    members.iter().for_each(|member| member.order(Order::View(QuorumView::new(moved.clone()))));
+    let there = |port: u16| TcpStream::connect(("127.0.0.1", port)).is_ok();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while there(old) || !there(new) {
+        assert!(Instant::now() < deadline, "server 1 still listens at {old}, or not at {new}");
+        thread::sleep(Duration::from_millis(10));
+    }
+    // A server that only knows the new place finds it.
+    let [one, two, three] = members.try_into().unwrap_or_else(|_| unreachable!("there are three"));
+    drop(three);
+    drop(two);
+    let two = ensemble.start_with(2, &lines);
+    two.look(0x1_0000_0000, 1);
+    one.look(0x1_0000_0000, 1);
+    two.expect(LEADING, 2);
+    one.expect(FOLLOWING, 2);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod front;
 mod latency;
 mod limits;
 mod points;
+mod reconfig;
 mod scale;
 mod sessions;
 mod shell;

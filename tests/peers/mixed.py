@@ -54,11 +54,15 @@ class Server:
         self.client_port, self.quorum_port, self.election_port = free_port(), free_port(), free_port()
         self.process, self.kind, self.generation = None, None, 0
 
-    def line(self):
-        return f"server.{self.number}=127.0.0.1:{self.quorum_port}:{self.election_port}:participant"
+    def line(self, role="participant"):
+        return f"server.{self.number}=127.0.0.1:{self.quorum_port}:{self.election_port}:{role}"
+
+    def settings(self, kind):
+        """What is set beside the usual, and as flags of Apache's JVM."""
+        return [], []
 
     def start(self, kind, lines, fresh=False):
-        """`kind` is `ringkeeper` or a version of Apache's."""
+        """`kind` is `ringkeeper` or a version of Apache's. Without `lines` ringkeeper starts with the file that it has."""
         assert self.process is None
         self.kind = kind
         self.generation += fresh
@@ -66,20 +70,25 @@ class Server:
         os.makedirs(directory, exist_ok=True)
         data = os.path.join(directory, "data")
         settings = ["tickTime=1000", "initLimit=20", "syncLimit=10", "4lw.commands.whitelist=*"]
+        more, flags = self.settings(kind)
+        settings += more
         if kind == "ringkeeper":
             os.makedirs(data, exist_ok=True)
             with open(os.path.join(data, "myid"), "w") as file:
                 file.write(f"{self.number}\n")
             config = os.path.join(directory, "zoo.cfg")
-            with open(config, "w") as file:
-                settings += [f"dataDir={data}", f"clientPort={self.client_port}", "ringkeeper.segmentBytes=1048576"]
-                file.write("\n".join(settings + lines) + "\n")
+            if lines is not None:
+                with open(config, "w") as file:
+                    settings += [f"dataDir={data}", f"clientPort={self.client_port}", "ringkeeper.segmentBytes=1048576"]
+                    file.write("\n".join(settings + lines) + "\n")
             command = [RINGKEEPER, "start-foreground", config]
         else:
             command = [os.path.join(HERE, "apache.sh"), "run", "--data", data, "--port", str(self.client_port)]
             command += ["--version", kind, "--myid", str(self.number)]
             for setting in settings + lines:
                 command += ["--cfg", setting]
+            for flag in flags:
+                command += ["--java", flag]
         self.log = os.path.join(directory, "out")
         with open(self.log, "a") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=directory)

@@ -5,7 +5,8 @@
 #
 # Every mix of three servers: writes through each of them, a killed leader, a server that comes back; the whole tree the
 # same on all at the end. Then an ensemble of Apache servers is replaced server by server, and back again, under load: no
-# acknowledged write may be lost, and the session has to stay. --long does it more often.
+# acknowledged write may be lost, and the session has to stay. --long does it more often. At last the members of mixed
+# ensembles change under load: servers join, are put back to observers and promoted, and whoever leads is removed.
 #
 # RINGKEEPER tells which program is started. When it fails, the directory is kept and named.
 set -euo pipefail
@@ -16,4 +17,6 @@ peers_dir=${PEERS_DIR:-$(cd "$peers_source/../.." && pwd)/target/peers}
     sed -n '2,/^set -euo/{/^#/{s/^# \{0,1\}//;p}}' "${BASH_SOURCE[0]}" >&2
     exit 2
 }
-PYTHONPATH=$peers_dir/kazoo PYTHONDONTWRITEBYTECODE=1 exec "$peers_dir/venv/bin/python" "$peers_source/mixed.py" "$@"
+export PYTHONPATH=$peers_dir/kazoo PYTHONDONTWRITEBYTECODE=1
+"$peers_dir/venv/bin/python" "$peers_source/mixed.py" "$@"
+exec "$peers_dir/venv/bin/python" "$peers_source/reconfig.py" "$@"

@@ -97,8 +97,6 @@ impl Stage {
                 let leader = ServerId(number("leader").expect("leader="));
                 let zxid = Zxid(number("zxid").expect("zxid="));
                 self.handle(id(1), Event::Appointed { leader, zxid }, trace);
-                let state = self.servers[&id(1)].state();
-                writeln!(trace, "{} is {state} without an election", id(1)).expect("a string takes it");
             }
             "propose" | "activate" => {
                 let mut view = self.servers[&id(1)].view().clone();

@@ -89,6 +89,7 @@ impl World {
                 let event = election::Event::Look { last_zxid: standing.zxid, current_epoch: standing.epoch.0.into() };
                 self.drive(server, Input::Election(event));
             }
+            Effect::Appoint { .. } | Effect::Configure(_) => unreachable!("nobody asks for a reconfiguration here"),
             Effect::Dial(leader) => self.dial_leader(server, leader.0 as usize - 1, 0),
             Effect::Listen => {
                 let delay = self.soon_us();

@@ -215,6 +215,8 @@ impl World {
             init_limit: 10,
             sync_limit: 5,
             last_counter: ringkeeper::zab::effect::LAST_COUNTER,
+            reconfig: false,
+            participants_min: 2,
         };
         let ordering = ringkeeper::zab::peer::Ordering {
             rules: RULES,

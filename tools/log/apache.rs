@@ -38,7 +38,9 @@ fn body(txn: &Txn) -> String {
                 CreateKind::Ttl(ttl_ms) => format!("{path},{data},{acl},{parent_cversion},{ttl_ms}"),
             }
         }
-        Txn::SetData { path, data, version } => format!("{path},{},{version}", data_text(data)),
+        Txn::SetData { path, data, version } | Txn::Reconfig { path, data, version } => {
+            format!("{path},{},{version}", data_text(data))
+        }
         // Only parts of a multi, which do not come here.
         Txn::Check { .. } | Txn::Multi(_) => String::new(),
         // What jute makes of a record: a newline is at its end.

@@ -48,6 +48,7 @@ pub fn path(txn: &Txn) -> Option<&str> {
         Txn::Create { path, .. }
         | Txn::Delete { path, .. }
         | Txn::SetData { path, .. }
+        | Txn::Reconfig { path, .. }
         | Txn::SetAcl { path, .. }
         | Txn::Check { path, .. } => Some(path),
         Txn::CreateSession { .. } | Txn::CloseSession { .. } | Txn::Error { .. } | Txn::Multi(_) => None,
@@ -83,7 +84,7 @@ fn put_body(text: &mut String, txn: &Txn, data_bytes: usize) {
             put(format_args!(" parent cversion {parent_cversion}"));
         }
         Txn::Delete { path, .. } => put(format_args!(" {}", shown(path))),
-        Txn::SetData { path, data, version } => {
+        Txn::SetData { path, data, version } | Txn::Reconfig { path, data, version } => {
             put(format_args!(" {} data {} version {version}", shown(path), data_of(data)));
         }
         Txn::SetAcl { path, acl, version } => {
@@ -156,7 +157,7 @@ fn put_fields(object: &mut Map<String, Value>, txn: &Txn) {
                 put("ttl_ms", json!(ttl_ms));
             }
         }
-        Txn::SetData { data, version, .. } => {
+        Txn::SetData { data, version, .. } | Txn::Reconfig { data, version, .. } => {
             put("data", data_of(data));
             put("version", json!(version));
         }

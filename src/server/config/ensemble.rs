@@ -186,11 +186,6 @@ pub(super) fn config(
 ) -> Result<(EnsembleConfig, Option<ClientPart>), ConfigError> {
     let Lines { lines, verifier, dynamic_file } = lines;
     let (init_limit, sync_limit) = (ticks(settings, "initLimit")?, ticks(settings, "syncLimit")?);
-    if settings.is_on("reconfigEnabled")
-        && let Some(set) = settings.get("reconfigEnabled")
-    {
-        return Err(set.invalid("an ensemble cannot be reconfigured while it runs yet", "false"));
-    }
     let my_id = my_id(data_dir, &verifier)?;
     let me = verifier.member(my_id).expect("it was looked up");
     let my_line = lines.iter().find(|line| Member::parse(&line.key, &line.value).as_ref() == Ok(me));

@@ -30,6 +30,7 @@ use crate::storage::compression::Compression;
 use crate::tree::ExtendedTypes;
 
 pub mod data_dirs;
+pub mod dynamic;
 pub mod ensemble;
 pub mod environment;
 pub mod error;

@@ -174,6 +174,10 @@ fn client_addr(settings: &Settings, part: Option<ClientPart>) -> Result<Option<C
             }
             .into())
         }
+        // And takes that one.
+        Some(ClientPart { address, key, place }) if ip.is_none() && !address.host.is_wildcard() => {
+            Ok(Some(ClientAddr { ip: Some(look_up(address.host.as_str(), &place, &key)?), port }))
+        }
         _ => Ok(Some(ClientAddr { ip, port })),
     }
 }

@@ -17,6 +17,7 @@ use crate::zab::quorum::QuorumVerifier;
 use std::sync::Arc;
 
 mod hazards;
+mod reconfig;
 
 const TICK_MS: u64 = 2000;
 const CNXN: CnxnId = CnxnId { shard: 0, slot: 7, generation: 0 };
@@ -55,6 +56,11 @@ struct Server {
     unflushed: Vec<(Zxid, Bytes)>,
     /// Flushes wait while set.
     disk_stuck: bool,
+    /// The configurations that it has on disk, and whether it may write others.
+    view: QuorumView,
+    config_stuck: bool,
+    /// Who leads by a reconfiguration.
+    appointed: Option<ServerId>,
     /// What was on its disk was lost.
     in_doubt: bool,
     looking: Option<Standing>,
@@ -81,8 +87,12 @@ struct Cluster {
     links: BTreeMap<LinkId, Link>,
     now: Instant,
     cut: BTreeSet<(i64, i64)>,
+    /// The newest that anybody has.
     view: QuorumView,
     last_counter: u32,
+    reconfig: bool,
+    /// How often anybody had to look for a leader.
+    elections: usize,
 }
 
 use crate::proto::txn::LoggedTxn;
@@ -98,29 +108,37 @@ impl Cluster {
             cut: BTreeSet::new(),
             view,
             last_counter: LAST_COUNTER,
+            reconfig: false,
+            elections: 0,
         };
         let ids: Vec<i64> = cluster.view.current().members().map(|member| member.id.0).collect();
         for id in ids {
-            let disk = Disk { epochs: Epochs::default(), base: DataTree::new(), log: Vec::new() };
-            cluster.servers.insert(
-                id,
-                Server {
-                    peer: None,
-                    disk,
-                    unflushed: Vec::new(),
-                    disk_stuck: false,
-                    in_doubt: false,
-                    looking: None,
-                    listening: false,
-                    serving: None,
-                    replies: Vec::new(),
-                    opened: Vec::new(),
-                    answers: Vec::new(),
-                    notes: Vec::new(),
-                },
-            );
+            cluster.add(id, cluster.view.clone());
         }
         cluster
+    }
+
+    /// A server that has never run.
+    fn add(&mut self, id: i64, view: QuorumView) {
+        let disk = Disk { epochs: Epochs::default(), base: DataTree::new(), log: Vec::new() };
+        let server = Server {
+            peer: None,
+            disk,
+            unflushed: Vec::new(),
+            disk_stuck: false,
+            view,
+            config_stuck: false,
+            appointed: None,
+            in_doubt: false,
+            looking: None,
+            listening: false,
+            serving: None,
+            replies: Vec::new(),
+            opened: Vec::new(),
+            answers: Vec::new(),
+            notes: Vec::new(),
+        };
+        self.servers.insert(id, server);
     }
 
     fn three() -> Cluster {
@@ -147,13 +165,15 @@ impl Cluster {
             init_limit: 10,
             sync_limit: 5,
             last_counter: self.last_counter,
+            reconfig: self.reconfig,
+            participants_min: 2,
         };
-        let rules = Rules { skip_acl: false, digest_scheme: true, enforce_quota: false, reconfig: false };
+        let rules = Rules { skip_acl: false, digest_scheme: true, enforce_quota: false, reconfig: self.reconfig };
         let ordering = Ordering { rules, containers: containers::Settings::default(), digests: true, grace_ms: 200 };
         server.peer = Some(Peer::new(
             settings,
             ordering,
-            self.view.clone(),
+            server.view.clone(),
             server.disk.epochs,
             data_tree,
             history,
@@ -167,7 +187,7 @@ impl Cluster {
         let server = self.servers.get_mut(&id).unwrap();
         server.peer = None;
         server.unflushed.clear();
-        (server.looking, server.listening, server.serving) = (None, false, None);
+        (server.looking, server.listening, server.serving, server.appointed) = (None, false, None, None);
         for link in self.links.values_mut().filter(|link| link.learner == id || link.leader == id) {
             link.open = false;
         }
@@ -196,11 +216,11 @@ impl Cluster {
     fn pump(&mut self, id: i64) {
         let now = self.now;
         let server = self.servers.get_mut(&id).unwrap();
-        let output = server.peer.as_mut().unwrap().pump(now);
+        let mut output = server.peer.as_mut().unwrap().pump(now);
         server.unflushed.extend(output.log);
         server.notes.extend(output.notes);
         let mut then = Vec::new();
-        for effect in output.effects {
+        for effect in std::mem::take(&mut output.effects) {
             match effect {
                 Effect::Send(link, bytes) => self.send(id, link, Sent::Bytes(bytes)),
                 Effect::SendSnapshot(link, source) => self.send(id, link, Sent::Snapshot(source)),
@@ -234,16 +254,41 @@ impl Cluster {
                     self.server(id).in_doubt = false;
                     then.push(Event::Installed);
                 }
-                Effect::Look(standing) => self.server(id).looking = Some(standing),
+                Effect::Look(standing) => {
+                    self.elections += 1;
+                    self.server(id).looking = Some(standing);
+                }
+                Effect::Appoint { leader, .. } => self.server(id).appointed = Some(leader),
+                Effect::Configure(view) => {
+                    if view.current().version() > self.view.current().version() {
+                        self.view = view.clone();
+                    }
+                    let server = self.server(id);
+                    if !server.config_stuck {
+                        server.view = view;
+                        then.push(Event::Configured);
+                    }
+                }
                 Effect::Dial(leader) => then.push(self.dial(id, leader.0)),
                 Effect::Listen => self.server(id).listening = true,
                 Effect::Unlisten => self.server(id).listening = false,
                 Effect::Serve(mode, tree, _) => self.server(id).serving = Some((mode, tree)),
-                Effect::Unserve => self.server(id).serving = None,
+                Effect::Unserve => {
+                    self.show(id, std::mem::take(&mut output.batches));
+                    self.server(id).serving = None;
+                }
             }
         }
+        self.show(id, output.batches);
+        self.server(id).answers.extend(output.answers);
+        for event in then {
+            self.event(id, event);
+        }
+    }
+
+    fn show(&mut self, id: i64, batches: Vec<CommitBatch>) {
         let server = self.server(id);
-        for batch in output.batches {
+        for batch in batches {
             for commit in batch.commits {
                 match (commit.to, commit.session) {
                     (Some((CNXN, _)), SessionChange::Opened { session, .. }) => server.opened.push(session),
@@ -252,10 +297,6 @@ impl Cluster {
                 }
             }
             server.serving.as_mut().expect("only who serves makes anything visible").1 = batch.tree;
-        }
-        server.answers.extend(output.answers);
-        for event in then {
-            self.event(id, event);
         }
     }
 
@@ -308,6 +349,20 @@ impl Cluster {
 
     /// Whoever looks hears who leads: a leader that serves, or the furthest of a quorum that looks.
     fn elect(&mut self) {
+        let appointed: BTreeMap<i64, ServerId> =
+            self.servers.iter_mut().filter_map(|(id, server)| Some((*id, server.appointed.take()?))).collect();
+        let mut ids: Vec<i64> = appointed.keys().copied().collect();
+        ids.sort_by_key(|id| appointed[id].0 != *id);
+        for id in ids {
+            self.event(id, Event::Elected(appointed[&id], self.view.voters()));
+        }
+        let newest = (**self.view.current()).clone();
+        for (id, version) in self.looking_with_versions() {
+            if self.reconfig && version < newest.version() {
+                // As it hears from the others.
+                self.event(id, Event::Adopted(newest.clone()));
+            }
+        }
         let leader =
             self.servers.iter().find(|(_, s)| matches!(s.serving, Some((Mode::Leading, _)))).map(|(id, _)| *id);
         let looking: BTreeMap<i64, Standing> =
@@ -328,6 +383,11 @@ impl Cluster {
             self.server(id).looking = None;
             self.event(id, Event::Elected(ServerId(elected), voters.clone()));
         }
+    }
+
+    fn looking_with_versions(&self) -> Vec<(i64, i64)> {
+        let looking = self.servers.iter().filter(|(_, server)| server.looking.is_some());
+        looking.filter_map(|(id, s)| Some((*id, s.peer.as_ref()?.view().current().version()))).collect()
     }
 
     fn deliver_all(&mut self) {
