@@ -6,6 +6,7 @@
 
 mod durability;
 mod ensemble;
+mod flushes;
 mod front;
 mod latency;
 mod limits;
