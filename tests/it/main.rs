@@ -12,6 +12,7 @@ mod latency;
 mod limits;
 mod points;
 mod scale;
+mod scripts;
 mod sessions;
 mod shell;
 mod stalls;
