@@ -48,7 +48,7 @@ class Server:
     def __init__(self, name, data, *settings):
         self.name, self.data, self.port = name, str(data), free_port()
         os.makedirs(self.data, exist_ok=True)
-        self.out = open(self.data + ".out", "w+")
+        self.out = pathlib.Path(self.data + ".out")
         if name == "apache":
             command = ["bash", str(ROOT / "tests/peers/apache.sh"), "run", "--data", self.data, "--port", str(self.port),
                        "--heap", "1g"]
@@ -60,7 +60,8 @@ class Server:
                      "4lw.commands.whitelist=*", "maxClientCnxns=0", "admin.enableServer=false", *settings]
             config.write_text("\n".join(lines) + "\n")
             command = [str(BINARIES / "ringkeeper"), "start-foreground", str(config)]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.out)
+        with open(self.out, "w") as out:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
     def __enter__(self):
         until = time.monotonic() + PATIENCE_S
@@ -81,8 +82,7 @@ class Server:
 
     def said(self):
         """What it has printed."""
-        self.out.seek(0)
-        return self.out.read()
+        return self.out.read_text()
 
     def figures(self):
         """What `mntr` says, by name."""

@@ -182,7 +182,7 @@ fn flush(dir: &Path, case: Case, engine: FlushEngine, time: Duration) -> io::Res
     let measure = move || async move {
         let disk = Rc::new(Disk::new(&dir, engine, true));
         disk.open(SEQUENCE).await?;
-        let latency = Rc::new(RefCell::new(Histogram::<u64>::new(3).expect("a valid precision")));
+        let latency = Rc::new(RefCell::new(histogram()));
         let place = Rc::new(Cell::new(BLOCK_BYTES as u64));
         let (begin, before) = (Instant::now(), written_bytes()?);
         let mut flushers = Vec::new();
@@ -214,6 +214,11 @@ fn flush(dir: &Path, case: Case, engine: FlushEngine, time: Duration) -> io::Res
     };
     let executor = executor.spawn(measure).map_err(|error| io::Error::other(error.to_string()))?;
     executor.join().map_err(|error| io::Error::other(error.to_string()))?
+}
+
+/// Of nanoseconds, up to a minute.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("constant bounds")
 }
 
 fn batch(case: Case) -> Batch {

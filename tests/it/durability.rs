@@ -966,7 +966,7 @@ fn writes_are_durable(server: &Server) -> Option<bool> {
     }
     assert!(
         flags.iter().all(|flags| flags & O_SYNC_BEYOND == 0),
-        "{flags:o?}: a flush commits more than the log's bytes"
+        "{flags:x?}: a flush commits more than the log's bytes"
     );
     (!flags.is_empty()).then(|| flags.iter().all(|flags| flags & O_DSYNC != 0))
 }
