@@ -7,21 +7,8 @@
 #
 # LOG may be one of ringkeeper's too; what is written is one of Apache's.
 
-self=$(readlink -f "$0" 2>/dev/null) || self=$0
-here=$(cd "$(dirname "$self")" && pwd) || exit 1
-program=
-for candidate in "$here/ringkeeper-log" "$here/../bin/ringkeeper-log" "$here/../target/release/ringkeeper-log"; do
-  if [ -x "$candidate" ] && [ ! -d "$candidate" ]; then
-    program=$candidate
-    break
-  fi
-done
-if [ -z "$program" ]; then
-  program=$(command -v ringkeeper-log) || {
-    echo "Error: ringkeeper-log could not be found beside $0, in ../bin, in ../target/release or in PATH." >&2
-    exit 1
-  }
-fi
+. "$(dirname "$(readlink -f "$0")")/zkEnv.sh" || exit 1
+program=$(find_program ringkeeper-log) || exit 1
 
 usage() {
   cat <<'END'

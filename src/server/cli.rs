@@ -12,6 +12,7 @@ use crate::server::config::{Config, ConfigError, Environment, Loaded, Outline, a
 use crate::server::placement;
 
 mod daemon;
+mod purge;
 mod status;
 
 /// What `version` prints.
@@ -52,6 +53,8 @@ enum Verb {
     PrintCmd(File),
     /// Check a configuration and print what it comes to
     CheckConfig(File),
+    /// Remove the snapshots and logs that no start needs any more, as PurgeTxnLog and zkCleanup.sh do
+    Purge(purge::Arguments),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
@@ -87,6 +90,7 @@ pub fn run(cli: &Cli, environment: &Environment, console: &mut Console<'_>) -> i
             writeln!(console.out, "{VERSION_LINE}")?;
             return Ok(Outcome::Exit(EXIT_OK));
         }
+        Verb::Purge(arguments) => return purge::purge(arguments, console).map(Outcome::Exit),
         Verb::Start(file)
         | Verb::StartForeground(file)
         | Verb::Stop(file)
@@ -123,7 +127,7 @@ pub fn run(cli: &Cli, environment: &Environment, console: &mut Console<'_>) -> i
             writeln!(console.out, "{}", site.command_line())?;
             EXIT_OK
         }
-        Verb::StartForeground(_) | Verb::CheckConfig(_) | Verb::Version => {
+        Verb::StartForeground(_) | Verb::CheckConfig(_) | Verb::Purge(_) | Verb::Version => {
             unreachable!("returned above")
         }
     };

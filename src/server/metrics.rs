@@ -1,7 +1,7 @@
 //! What is counted of the log, for operators. Written by one shard, read by whoever is asked.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -15,6 +15,9 @@ pub struct LogMetrics {
     bytes: AtomicU64,
     commits: AtomicU64,
     latency_us: Mutex<Histogram<u64>>,
+    wait_us: Mutex<Histogram<u64>>,
+    /// The thread of the ordering shard; 0 before it runs.
+    thread: AtomicI32,
 }
 
 /// A reading of [`LogMetrics`].
@@ -31,39 +34,63 @@ pub struct LogReading {
     /// Flush latency in ms.
     pub fsync_ms: Summary,
     /// Flush latency.
-    pub p50_us: u64,
-    /// Flush latency.
-    pub p99_us: u64,
-    /// Flush latency.
-    pub max_us: u64,
+    pub flush: Spread,
+    /// Flushes that took no longer than each of [`BUCKETS_US`].
+    pub flushes_within: [u64; BUCKETS_US.len()],
+    /// How long the first transaction of each flush had waited for it to begin.
+    pub wait: Spread,
+    /// Page faults of the ordering shard that waited for a disk.
+    pub major_faults: u64,
 }
 
-/// Longer flushes are counted as this long.
+/// Quantiles in us; 0 where nothing was counted.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Spread {
+    /// The median.
+    pub p50: u64,
+    /// 99 of 100 were no longer.
+    pub p99: u64,
+    /// The longest.
+    pub max: u64,
+}
+
+/// Upper ends of the buckets in which flushes are counted, in us.
+pub const BUCKETS_US: [u64; 11] = [50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 200_000, 1_000_000];
+/// What took longer is counted as this long.
 const LATENCY_MAX_US: u64 = 60_000_000;
 
 impl Default for LogMetrics {
     fn default() -> LogMetrics {
-        let latency_us = Histogram::new_with_bounds(1, LATENCY_MAX_US, 2).expect("constant bounds");
+        let histogram = || Mutex::new(Histogram::new_with_bounds(1, LATENCY_MAX_US, 2).expect("constant bounds"));
         LogMetrics {
             flushes: AtomicU64::default(),
             records: AtomicU64::default(),
             bytes: AtomicU64::default(),
             commits: AtomicU64::default(),
-            latency_us: Mutex::new(latency_us),
+            latency_us: histogram(),
+            wait_us: histogram(),
+            thread: AtomicI32::default(),
         }
     }
 }
 
 impl LogMetrics {
+    /// The calling thread is that of the ordering shard.
+    pub fn ordering_runs_here(&self) {
+        self.thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Relaxed);
+    }
+
+    /// A flush begins; its first transaction has waited so long for it.
+    pub fn waited(&self, time: Duration) {
+        record(&self.wait_us, time);
+    }
+
     /// A flush has ended well.
     pub fn flushed(&self, records: u32, bytes: u64, took: Duration) {
         self.flushes.fetch_add(1, Relaxed);
         self.records.fetch_add(records.into(), Relaxed);
         self.bytes.fetch_add(bytes, Relaxed);
-        // The lock is free but while somebody reads the counters, and then held for a copy.
-        if let Ok(mut histogram) = self.latency_us.lock() {
-            histogram.saturating_record((took.as_micros() as u64).clamp(1, LATENCY_MAX_US));
-        }
+        record(&self.latency_us, took);
     }
 
     /// Flushes since the start.
@@ -78,19 +105,43 @@ impl LogMetrics {
 
     /// All of them, now.
     pub fn read(&self) -> LogReading {
-        let histogram = self.latency_us.lock().map(|histogram| histogram.clone()).ok();
-        let quantile = |q| histogram.as_ref().map_or(0, |histogram| histogram.value_at_quantile(q));
+        let latency = self.latency_us.lock().map(|histogram| histogram.clone()).ok();
+        let wait = self.wait_us.lock().map(|histogram| histogram.clone()).ok();
+        let within = |us| latency.as_ref().map_or(0, |histogram| histogram.count_between(0, us));
         LogReading {
             flushes: self.flushes.load(Relaxed),
             records: self.records.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
             commits: self.commits.load(Relaxed),
-            fsync_ms: histogram.as_ref().filter(|histogram| !histogram.is_empty()).map_or(Summary::default(), in_ms),
-            p50_us: quantile(0.5),
-            p99_us: quantile(0.99),
-            max_us: quantile(1.0),
+            fsync_ms: latency.as_ref().filter(|histogram| !histogram.is_empty()).map_or(Summary::default(), in_ms),
+            flush: latency.as_ref().map_or(Spread::default(), Spread::of),
+            flushes_within: BUCKETS_US.map(within),
+            wait: wait.as_ref().map_or(Spread::default(), Spread::of),
+            major_faults: major_faults(self.thread.load(Relaxed)).unwrap_or(0),
         }
     }
+}
+
+impl Spread {
+    fn of(us: &Histogram<u64>) -> Spread {
+        let quantile = |q| us.value_at_quantile(q);
+        Spread { p50: quantile(0.5), p99: quantile(0.99), max: us.max() }
+    }
+}
+
+/// The lock is free but while somebody reads the counters, and then held for a copy.
+fn record(histogram: &Mutex<Histogram<u64>>, time: Duration) {
+    if let Ok(mut histogram) = histogram.lock() {
+        histogram.saturating_record((time.as_micros() as u64).clamp(1, LATENCY_MAX_US));
+    }
+}
+
+/// Page faults of a thread of this process for which something had to be read from a disk.
+fn major_faults(thread: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).ok()?;
+    // The name of the thread stands in parentheses, and may hold anything. The state follows, the third field.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(12 - 3)?.parse().ok()
 }
 
 fn in_ms(us: &Histogram<u64>) -> Summary {

@@ -6,7 +6,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::metrics::LogReading;
+use super::metrics::{BUCKETS_US, LogReading, Spread};
 use crate::cnxn::{Counters, Latency, Summary};
 
 /// What the figures are made of.
@@ -212,9 +212,15 @@ impl Figures<'_> {
         lines.own("log_flushes", self.log.flushes);
         lines.own("log_flushed_txns", self.log.records);
         lines.own("log_flushed_bytes", self.log.bytes);
-        lines.own("log_flush_p50_us", self.log.p50_us);
-        lines.own("log_flush_p99_us", self.log.p99_us);
-        lines.own("log_flush_max_us", self.log.max_us);
+        let flushes = self.log.flushes.max(1) as f64;
+        lines.own("log_txns_per_flush", java_double(self.log.records as f64 / flushes));
+        lines.own("log_bytes_per_flush", java_double(self.log.bytes as f64 / flushes));
+        lines.spread("log_flush", &self.log.flush);
+        for (us, count) in BUCKETS_US.iter().zip(&self.log.flushes_within) {
+            lines.own(&format!("log_flushes_within_{us}_us"), count);
+        }
+        lines.spread("log_flush_wait", &self.log.wait);
+        lines.own("log_major_faults", self.log.major_faults);
         lines.0
     }
 }
@@ -226,8 +232,14 @@ impl Lines {
         let _ = writeln!(self.0, "zk_{name}\t{value}");
     }
 
-    fn own(&mut self, name: &str, value: u64) {
+    fn own(&mut self, name: &str, value: impl Display) {
         let _ = writeln!(self.0, "ringkeeper_{name}\t{value}");
+    }
+
+    fn spread(&mut self, name: &str, spread: &Spread) {
+        self.own(&format!("{name}_p50_us"), spread.p50);
+        self.own(&format!("{name}_p99_us"), spread.p99);
+        self.own(&format!("{name}_max_us"), spread.max);
     }
 
     fn summary(&mut self, name: &str, summary: &Summary) {

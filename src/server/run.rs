@@ -14,7 +14,7 @@ use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use rustix::fs::{FlockOperation, flock};
 
 use super::admin::{Admin, Shared};
-use super::config::{self, Config, EnsembleConfig};
+use super::config::{self, Config, EnsembleConfig, FlushEngine};
 use super::metrics::LogMetrics;
 use super::placement::{self, Plan};
 use crate::cnxn::{Cnxns, FourLetter, RequestThrottle, Settings};
@@ -320,8 +320,9 @@ fn serve(
     };
     // Each peer's name may be looked up at the same time, and a dead name server holds up none but that.
     let look_ups = config.ensemble.as_ref().map_or(0, |ensemble| ensemble.view.current().members().count());
+    let flush_threads = if config.log.flush_engine == FlushEngine::Thread { flushes_in_flight(config) } else { 0 };
     let builder = builder(plan.broadcast.0, "broadcast", config)
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(HELPER_THREADS + look_ups));
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(HELPER_THREADS + flush_threads + look_ups));
     spawn(builder, move || ordering.run())?;
     match stop.recv() {
         Ok(Stop::Fatal(what)) => Err(RunError::Fatal(what)),
@@ -363,6 +364,10 @@ fn builder(core: usize, name: &str, config: &Config) -> LocalExecutorBuilder {
         None => builder,
     };
     if config.stall_detector { stalls::detect(builder) } else { builder }
+}
+
+fn flushes_in_flight(config: &Config) -> usize {
+    config.log.flushes_in_flight.map_or(FLUSHES_IN_FLIGHT, |flushes| flushes as usize)
 }
 
 fn settings(config: &Config, shard: usize, shards: usize) -> Settings {
@@ -561,8 +566,8 @@ impl Ordering {
         };
         let broadcast = Rc::new(Broadcast::new(
             engine,
-            Log::new(recovered.end, config.log.flushes_in_flight.map_or(FLUSHES_IN_FLIGHT, |flushes| flushes as usize)),
-            Disk::new(&config.log_dir(), config.log.force_sync),
+            Log::new(recovered.end, flushes_in_flight(&config)),
+            Disk::new(&config.log_dir(), config.log.flush_engine, config.log.force_sync),
             asks,
             downlinks,
             clock,

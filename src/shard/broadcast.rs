@@ -75,6 +75,8 @@ pub struct Broadcast {
     /// No request is ordered any more: the server is about to end.
     closing: Cell<bool>,
     logged_bytes: Cell<u64>,
+    /// When what waits for a flush was appended, a turn at a time: the last transaction of each turn.
+    appended: RefCell<VecDeque<(Zxid, Instant)>>,
     fatal: Box<dyn Fn(String)>,
     /// Told when a record does not fit or a segment was taken into use.
     pub segment_wanted: Notify,
@@ -120,6 +122,7 @@ impl Broadcast {
             failed: Cell::new(false),
             closing: Cell::new(false),
             logged_bytes: Cell::new(0),
+            appended: RefCell::default(),
             fatal,
             segment_wanted: Notify::default(),
             committed_some: Notify::default(),
@@ -180,6 +183,7 @@ impl Broadcast {
         assert!(self.unlogged.borrow().is_empty(), "who replaces the log has nothing to log");
         let flushes_max = self.log.borrow().flushes_max();
         *self.log.borrow_mut() = Log::new(Link { zxid, ..Link::default() }, flushes_max);
+        self.appended.take();
         self.passed_over.take();
         self.disk.close_before(u64::MAX).await;
     }
@@ -196,6 +200,7 @@ impl Broadcast {
 
     /// Orders requests as they come, for ever.
     pub async fn run(self: Rc<Self>) {
+        self.metrics.ordering_runs_here();
         loop {
             let first = self.asks.next().await;
             if self.closing.get() {
@@ -343,6 +348,7 @@ impl Broadcast {
         }
         self.tell_outcomes(&mut output.batches, &mut output.answers);
         self.write_log();
+        self.note_appended();
         self.start_flush();
         if !self.is_stalled() && !self.held.borrow().is_empty() {
             // As if they had just come.
@@ -399,11 +405,30 @@ impl Broadcast {
         }
     }
 
+    /// Remembers when what was appended began to wait for a flush.
+    fn note_appended(&self) {
+        let last = self.log.borrow().last_zxid();
+        let mut appended = self.appended.borrow_mut();
+        if self.log.borrow().waiting_bytes() > 0 && appended.back().is_none_or(|(zxid, _)| *zxid < last) {
+            appended.push_back((last, Instant::now()));
+        }
+    }
+
     fn start_flush(self: &Rc<Self>) -> bool {
         if self.failed.get() {
             return false;
         }
         let Some(batch) = self.log.borrow_mut().start_flush() else { return false };
+        {
+            let mut appended = self.appended.borrow_mut();
+            if let Some((_, since)) = appended.front() {
+                self.metrics.waited(since.elapsed());
+            }
+            // A turn of which only a part goes out waits on with the rest.
+            while appended.front().is_some_and(|(last, _)| *last <= batch.last_zxid) {
+                appended.pop_front();
+            }
+        }
         let broadcast = Rc::clone(self);
         glommio::spawn_local(async move { broadcast.flush(batch).await }).detach();
         true

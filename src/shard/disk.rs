@@ -1,8 +1,7 @@
 //! Carries out flushes: the bytes of a batch become durable, and only then does the future end.
 //!
-//! The engine writes with O_DIRECT and O_DSYNC through the ring, into blocks that were written before: one request to
-//! the device, no page cache, no journal, and the shard goes on meanwhile. `docs/decisions/0003-flush-engine.md` has the
-//! figures against the alternatives.
+//! What blocks to write, and where, is decided here; how they become durable is the engine's part
+//! ([`SegmentFile`](super::segment_file::SegmentFile)). The shard goes on meanwhile.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,8 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use glommio::io::{DmaFile, OpenOptions};
-
+use super::segment_file::SegmentFile;
+use crate::server::config::FlushEngine;
 use crate::storage::format::BLOCK_BYTES;
 use crate::storage::group_commit::Batch;
 use crate::storage::segments;
@@ -19,8 +18,9 @@ use crate::storage::segments;
 /// The open segments of one log.
 pub struct Disk {
     dir: PathBuf,
+    engine: FlushEngine,
     force_sync: bool,
-    files: RefCell<BTreeMap<u64, Rc<DmaFile>>>,
+    files: RefCell<BTreeMap<u64, Rc<SegmentFile>>>,
     /// The block in which the last flush ended, as far as it was filled: the next begins by writing it again.
     tail: RefCell<Tail>,
 }
@@ -32,34 +32,29 @@ struct Tail {
 }
 
 impl Disk {
-    /// No segments open yet. Without `force_sync` a flush ends when the device has taken the bytes into its cache, and a loss
-    /// of power may lose what was acknowledged.
-    pub fn new(dir: &Path, force_sync: bool) -> Disk {
-        Disk { dir: dir.to_owned(), force_sync, files: RefCell::default(), tail: RefCell::default() }
+    /// No segments open yet. Without `force_sync` a flush ends when the kernel or the device has taken the bytes into its
+    /// cache, and a loss of power may lose what was acknowledged.
+    pub fn new(dir: &Path, engine: FlushEngine, force_sync: bool) -> Disk {
+        Disk { dir: dir.to_owned(), engine, force_sync, files: RefCell::default(), tail: RefCell::default() }
     }
 
     /// Opens a segment that is ready for use.
     pub async fn open(&self, sequence: u64) -> io::Result<()> {
         let path = segments::path(&self.dir, sequence);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        if self.force_sync {
-            options.custom_flags(rustix::fs::OFlags::DSYNC.bits() as i32);
-        }
-        let file = options.dma_open(&path).await.map_err(io::Error::from)?;
+        let file = SegmentFile::open(&path, self.engine, self.force_sync).await?;
         self.files.borrow_mut().insert(sequence, Rc::new(file));
         Ok(())
     }
 
     /// Closes segments before `sequence`: they are full and flushed.
     pub async fn close_before(&self, sequence: u64) {
-        let old: Vec<Rc<DmaFile>> = {
+        let old: Vec<Rc<SegmentFile>> = {
             let mut files = self.files.borrow_mut();
             let rest = files.split_off(&sequence);
             std::mem::replace(&mut *files, rest).into_values().collect()
         };
-        for file in old {
-            drop(file.close_rc().await);
+        for file in old.into_iter().filter_map(Rc::into_inner) {
+            file.close().await;
         }
     }
 
@@ -72,9 +67,9 @@ impl Disk {
         let head = batch.position as usize % BLOCK_BYTES;
         let end = head + batch.bytes.len();
         let size = end.next_multiple_of(BLOCK_BYTES);
-        let mut buffer = file.alloc_dma_buffer(size);
+        let mut blocks = file.blocks(size);
         {
-            let bytes = buffer.as_bytes_mut();
+            let bytes = blocks.as_bytes_mut();
             let mut tail = self.tail.borrow_mut();
             if head > 0 {
                 // A segment's first batch has only the header's block before it, and begins behind that.
@@ -87,7 +82,7 @@ impl Disk {
             tail.bytes.clear();
             tail.bytes.extend_from_slice(&bytes[end - end % BLOCK_BYTES..end]);
         }
-        let written = file.write_at(buffer, batch.position - head as u64).await.map_err(io::Error::from)?;
+        let written = file.write_durably(blocks, batch.position - head as u64, self.force_sync).await?;
         if written != size {
             return Err(io::Error::new(io::ErrorKind::WriteZero, format!("{written} of {size} bytes were written")));
         }

@@ -20,6 +20,7 @@ pub mod learner_port;
 pub mod listener;
 pub mod mesh;
 pub mod peers;
+pub mod segment_file;
 pub mod stalls;
 pub mod upkeep;
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::apache_log;
 use super::error::StorageError;
+use super::fork::{self, Fork};
 use super::replace;
 use super::replay::Replay;
 use super::segments::{self, Recovered};
@@ -44,6 +45,7 @@ pub fn recover(snapshot_dir: &Path, log_dir: &Path, options: &Options) -> Result
     let begin = Instant::now();
     let Options { trust_empty, until, keep_history } = *options;
     replace::finish(snapshot_dir, log_dir)?;
+    choose_history(snapshot_dir, log_dir)?;
     let loaded = snapshot::load_newest(snapshot_dir, until)?;
     let apache_logs = apache_log::list(log_dir)?;
     if loaded.is_none()
@@ -60,7 +62,7 @@ pub fn recover(snapshot_dir: &Path, log_dir: &Path, options: &Options) -> Result
     let fuzzy = loaded.as_ref().and_then(|loaded| Some((loaded.last_recorded?, loaded.path.clone())));
     let data_tree = loaded.map_or_else(DataTree::new, |loaded| loaded.data_tree);
     let from = data_tree.tree().zxid();
-    let mut replay = Replay { data_tree, history: keep_history.then(|| History::new(from)), until };
+    let mut replay = Replay::new(data_tree, keep_history.then(|| History::new(from)), until);
     let mut applied = 0;
     if !apache_logs.is_empty() {
         let report = apache_log::replay(log_dir, &mut replay)?;
@@ -95,4 +97,18 @@ pub fn recover(snapshot_dir: &Path, log_dir: &Path, options: &Options) -> Result
         data_tree.tree().digest(),
     );
     Ok(Recovery { data_tree, log, snapshot: from, history })
+}
+
+/// Where an Apache server and this one have logged different things, the newer history is taken and nothing of the other.
+fn choose_history(snapshot_dir: &Path, log_dir: &Path) -> Result<(), StorageError> {
+    let Some(fork) = fork::find(log_dir)? else { return Ok(()) };
+    let aside = fork::resolve(&fork, snapshot_dir, log_dir)?;
+    let Fork { first, apache, native, newer } = fork;
+    tracing::warn!(
+        "There are two histories in {}, which part at {first}: Apache's log goes on to {apache}, ringkeeper's to {native}. \
+         {newer} is the newer one and is taken, and nothing of the other, whose files are kept in {}",
+        log_dir.display(),
+        aside.display()
+    );
+    Ok(())
 }

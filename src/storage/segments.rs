@@ -282,6 +282,11 @@ fn apply(path: &Path, decoded: &Decoded, replay: &mut Replay) -> Result<(), Stor
     }
 }
 
+/// The first segments of a log, those that hold nothing later than `start`: a start from a snapshot of that does not read them.
+pub fn covered_by(dir: &Path, start: Zxid) -> Result<Vec<Filled>, StorageError> {
+    covered(&list(dir)?, start)
+}
+
 /// The first of these segments, those that hold nothing later than `start`.
 ///
 /// A segment's link says after which transaction it goes on, so the first that is needed is the last one that goes on after
@@ -305,6 +310,11 @@ fn covered(segments: &[(u64, PathBuf)], start: Zxid) -> Result<Vec<Filled>, Stor
     Ok(covered)
 }
 
+/// A segment's link to the one before, if it has one that can be read.
+pub fn link_of(sequence: u64, path: &Path) -> Result<Option<Link>, StorageError> {
+    read_head(sequence, path).map(|(link, _)| link)
+}
+
 /// A segment's link, if it has one that can be read, and the size of its file.
 fn read_head(sequence: u64, path: &Path) -> Result<(Option<Link>, u64), StorageError> {
     let file = File::open(path).map_err(StorageError::io("open", path))?;
@@ -320,10 +330,11 @@ fn damaged(path: &Path, offset: u64, what: String) -> StorageError {
         path: path.to_owned(),
         offset,
         what,
-        remedy:
-            "restore the data directory from a copy, or move this file and all later ringlog files away to go back \
-                 to the state before the damage, which loses every later transaction"
-                .to_owned(),
+        remedy: format!(
+            "restore the data directory from a copy; or see what would be lost with `ringkeeper-log repair --dry-run \
+                 {dir}`, and without --dry-run go back to the state before the damage, which loses every later transaction",
+            dir = path.parent().unwrap_or(path).display()
+        ),
     }
 }
 

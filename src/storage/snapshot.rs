@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::compression::{Compression, Writer};
 use super::error::StorageError;
 use super::files;
+use super::replay::Pace;
 use super::snapshot_format::{CHUNK_BYTES, Decoded, Encoder, Form, SnapshotSource};
 use super::snapshot_load::{self, LoadError};
 use crate::tree::DataTree;
@@ -35,8 +36,6 @@ const TAIL: [u8; 5] = [0, 0, 0, 1, b'/'];
 /// Written bytes are flushed each time they come to this many, so that the log's flushes never wait behind a
 /// long queue of them.
 const FLUSH_BYTES: u64 = 8 << 20;
-/// How often a load that takes long says how far it is.
-pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How far [`write()`] has come, in bytes since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +95,8 @@ pub fn write_as(
     while encoder.next_chunk(&mut chunk) {
         writer.write_all(&chunk).map_err(StorageError::io("write", &temp.path))?;
         bytes += chunk.len() as u64;
+        // Writing begins with each chunk, so that no flush of the log meets a long queue of them.
+        let _ = fadvise(writer.file(), 0, None, Advice::DontNeed);
         if bytes - flushed >= FLUSH_BYTES {
             writer.file().sync_data().map_err(StorageError::io("flush", &temp.path))?;
             flushed = bytes;
@@ -173,6 +174,11 @@ fn sync_directory(dir: &Path) -> Result<(), StorageError> {
 /// The name of a snapshot.
 pub fn file_name(zxid: Zxid) -> String {
     format!("{PREFIX}{:x}", zxid.0)
+}
+
+/// The last transaction in a snapshot and its compression, by the name of its file; `None` if that is no snapshot's.
+pub fn of_name(path: &Path) -> Option<(Zxid, Compression)> {
+    path.file_name().and_then(|name| name.to_str()).and_then(parse_name)
 }
 
 /// A file that looks like a snapshot: by its name, and by its last or first bytes.
@@ -304,11 +310,10 @@ fn read(file: &SnapshotFile) -> Result<(Decoded, u64), StorageError> {
     // Advice only.
     let _ = fadvise(&from, 0, None, Advice::Sequential);
     let mut read = 0;
-    let mut last_told = Instant::now();
+    let mut pace = Pace::new();
     let progress = |bytes| {
         read = bytes;
-        if last_told.elapsed() >= PROGRESS_INTERVAL {
-            last_told = Instant::now();
+        if pace.is_due() {
             info!(
                 "Reading snapshot {}: {} MiB so far, of a file of {}",
                 file.path.display(),

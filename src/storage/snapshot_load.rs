@@ -64,10 +64,11 @@ pub fn load(mut from: impl Read, zxid: Zxid, mut progress: impl FnMut(u64)) -> R
                 let (start, end) = (consumed, consumed + taken.records);
                 consumed += taken.consumed;
                 let mut next = crew.spare.pop().unwrap_or_default();
-                next.clear();
-                next.extend_from_slice(&buffer[consumed..filled]);
-                filled = next.len();
-                next.resize(BATCH_BYTES.max(2 * filled), 0);
+                // One that was used before is as long as it must be, and is not cleared again.
+                let rest = filled - consumed;
+                next.resize(BATCH_BYTES.max(2 * rest).max(next.len()), 0);
+                next[..rest].copy_from_slice(&buffer[consumed..filled]);
+                filled = rest;
                 let bytes = std::mem::replace(&mut buffer, next);
                 crew.hand_out(Batch { bytes, start, end, offset: taken.offset }, &mut decoder)?;
             } else {

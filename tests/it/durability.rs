@@ -20,6 +20,7 @@ use ringkeeper::tree::DataTree;
 use ringkeeper::types::{SessionId, WallMs, Zxid};
 use rustix::process::{Resource, Rlimit, prlimit};
 
+use super::flushes::{segments_ready, write_bytes};
 use super::support::*;
 
 // ---- Kills under load ------------------------------------------------------------------------------------------------
@@ -468,16 +469,18 @@ const CUTS: [Cut; 3] = [Cut::Zeros, Cut::Truncated, Cut::Garbage];
 impl Cut {
     /// Tears what follows from `at` on.
     fn tear(self, path: &Path, at: u64, random: &mut Random) {
-        let file = OpenOptions::new().write(true).open(path).expect("it can be opened");
+        let file = OpenOptions::new().read(true).write(true).open(path).expect("it can be opened");
         let size = file.metadata().expect("it is open").len();
         let behind = size.min(at.next_multiple_of(BLOCK_BYTES as u64) + BLOCK_BYTES as u64);
-        let count = (behind - at) as usize;
+        let mut bytes = vec![0; (behind - at) as usize];
         match self {
-            Cut::Zeros => file.write_all_at(&vec![0; count], at),
+            Cut::Zeros => file.write_all_at(&bytes, at),
             Cut::Truncated => file.set_len(at),
             Cut::Garbage => {
-                let garbage: Vec<u8> = (0..count).map(|_| random.next() as u8 | 1).collect();
-                file.write_all_at(&garbage, at)
+                // Each byte is another than the one that is there.
+                let read = file.read_exact_at(&mut bytes, at);
+                bytes.iter_mut().for_each(|byte| *byte ^= random.next() as u8 | 1);
+                read.and_then(|()| file.write_all_at(&bytes, at))
             }
         }
         .expect("it can be changed");
@@ -681,6 +684,8 @@ fn check_refused(server: &mut Server, file: &Path, at: Option<u64>, zxid: Option
         assert!(said.contains(&word), "{word:?} is not said: {said}");
     }
     assert!(said.contains("restore the data directory"), "what to do is not said: {said}");
+    let command = format!("`ringkeeper-log repair --dry-run {}`", server.log_dir().display());
+    assert!(said.contains(&command), "the command to run is not said: {said}");
 }
 
 fn flip(path: &Path, at: u64) {
@@ -780,10 +785,6 @@ fn a_lost_block_before_the_end_stops_the_start() {
 fn limit_file_size(server: &Server, bytes: Option<u64>) {
     let limit = Rlimit { current: bytes, maximum: None };
     prlimit(Some(server.pid()), Resource::Fsize, limit).expect("the server is ours");
-}
-
-fn segments_ready(server: &Server) -> usize {
-    segments::list(&server.log_dir()).map_or(0, |segments| segments.len())
 }
 
 #[test]
@@ -947,17 +948,11 @@ fn a_small_file_system_that_is_full() {
     }
 }
 
-/// Bytes that the process has had written to a device, or to pages that will be.
-fn write_bytes(server: &Server) -> u64 {
-    let path = format!("/proc/{}/io", server.pid().as_raw_nonzero());
-    let text = fs::read_to_string(path).expect("Linux counts them");
-    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-    line.and_then(|number| number.parse().ok()).expect("a number")
-}
-
 /// Whether writes to the segments that the server has open are durable when they end (O_DSYNC). `None` if it has none.
 fn writes_are_durable(server: &Server) -> Option<bool> {
     const O_DSYNC: u32 = 0o10000;
+    // With O_DSYNC it is O_SYNC: each flush would make the file's times durable too, by a commit of the journal.
+    const O_SYNC_BEYOND: u32 = 0o4000000;
     let process = PathBuf::from(format!("/proc/{}", server.pid().as_raw_nonzero()));
     let mut flags = Vec::new();
     for entry in fs::read_dir(process.join("fd")).expect("the server is ours").flatten() {
@@ -969,6 +964,10 @@ fn writes_are_durable(server: &Server) -> Option<bool> {
         let line = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("Linux shows them");
         flags.push(u32::from_str_radix(line.trim(), 8).expect("octal"));
     }
+    assert!(
+        flags.iter().all(|flags| flags & O_SYNC_BEYOND == 0),
+        "{flags:x?}: a flush commits more than the log's bytes"
+    );
     (!flags.is_empty()).then(|| flags.iter().all(|flags| flags & O_DSYNC != 0))
 }
 

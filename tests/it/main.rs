@@ -6,12 +6,14 @@
 
 mod durability;
 mod ensemble;
+mod flushes;
 mod front;
 mod latency;
 mod limits;
 mod points;
 mod reconfig;
 mod scale;
+mod scripts;
 mod sessions;
 mod shell;
 mod stalls;

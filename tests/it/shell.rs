@@ -346,10 +346,12 @@ fn the_wrapper_finds_the_program_and_passes_everything_on() {
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_ringkeeper-cli"));
     let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let run = |words: &[&str]| {
-        let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/zkCli.sh");
         // Away from a program of an earlier release build.
         let copy = dir.path().join("zkCli.sh");
-        std::fs::copy(script, &copy).unwrap();
+        for script in ["zkCli.sh", "zkEnv.sh"] {
+            let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tools").join(script);
+            std::fs::copy(source, dir.path().join(script)).unwrap();
+        }
         let mut command = Command::new("sh");
         command.arg(&copy).args(words).env("PATH", &path).env("RINGKEEPER_CLI_LOG", "off");
         command.output().expect("sh is there")

@@ -418,8 +418,8 @@ fn a_damaged_snapshot_is_found_at_every_length_and_byte() {
     check("empty");
     fs::copy(golden("apache-3.9/log.1"), &file).unwrap();
     check("Use ringkeeper-log for it");
-    fs::write(&file, b"\x1f\x8b and so on").unwrap();
-    check("gzip");
+    fs::write(&file, b"what is this?").unwrap();
+    check("neither a log nor a snapshot");
     File::create(&file).unwrap().set_len(10 << 30).unwrap();
     check("empty");
     // Whatever a length says, memory is taken for what is there.
@@ -428,4 +428,54 @@ fn a_damaged_snapshot_is_found_at_every_length_and_byte() {
     fs::write(&file, &sparse).unwrap();
     File::options().write(true).open(&file).unwrap().set_len(10 << 30).unwrap();
     ends_with(1, snapshot_tool(&["verify", text(&file)]));
+}
+
+#[test]
+fn compressed_snapshots_are_read_and_written_like_plain_ones() {
+    let dir = Dir::new();
+    let plain = golden("apache-3.9/snapshot.3b");
+    let dumped = ends_with(0, snapshot_tool(&["dump", text(&plain)]));
+    for (method, name) in [("gz", "snapshot.3b.gz"), ("snappy", "snapshot.3b.snappy")] {
+        ends_with(0, snapshot_tool(&["convert", "--compression", method, "-o", text(dir.path()), text(&plain)]));
+        let file = dir.path().join(name);
+        assert!(fs::metadata(&file).unwrap().len() < fs::metadata(&plain).unwrap().len());
+        assert_eq!(ends_with(0, snapshot_tool(&["dump", text(&file)])), dumped, "{method}");
+        assert!(ends_with(0, snapshot_tool(&["verify", text(&file)])).contains("digest compared"), "{method}");
+        ends_with(0, snapshot_tool(&["compare", text(&plain), text(&file)]));
+        // The server reads it too, and back again it is what it was.
+        let loaded = ringkeeper::storage::snapshot::load_newest(dir.path(), None).unwrap().expect("there is one");
+        assert_eq!(loaded.path, file);
+        let back = Dir::new();
+        ends_with(0, snapshot_tool(&["convert", "--compression", "none", "-o", text(back.path()), text(&file)]));
+        assert!(fs::read(back.path().join("snapshot.3b")).unwrap() == fs::read(&plain).unwrap());
+        let again = run(snapshot_tool(&["convert", "-o", text(dir.path()), text(&file)]));
+        assert_eq!((again.code, again.err.contains("nothing is replaced")), (Some(2), true), "{}", again.err);
+        // Cut and damaged ones are found, and not handed on.
+        let whole = fs::read(&file).unwrap();
+        for damaged in [whole[..whole.len() / 2].to_vec(), [&whole[..100], &[!whole[100]], &whole[101..]].concat()] {
+            fs::write(&file, damaged).unwrap();
+            assert!(ends_with(1, snapshot_tool(&["verify", text(&file)])).contains("DAMAGE: "), "{method}");
+            let refused = run(snapshot_tool(&["convert", "-o", text(back.path()), text(&file)]));
+            assert_eq!((refused.code, fs::read_dir(back.path()).unwrap().count()), (Some(2), 1), "{}", refused.err);
+        }
+        fs::remove_file(&file).unwrap();
+    }
+}
+
+#[test]
+fn a_snapshot_gets_the_form_of_another_release() {
+    let plain = golden("apache-3.9/snapshot.3b");
+    let verified = |file: &Path| -> Value {
+        serde_json::from_str(&ends_with(0, snapshot_tool(&["verify", "--json", text(file)]))).unwrap()
+    };
+    let mut sizes = Vec::new();
+    for (form, is_digest_there) in [("3.5", false), ("3.8", true), ("3.9", true)] {
+        let dir = Dir::new();
+        ends_with(0, snapshot_tool(&["convert", "--form", form, "-o", text(dir.path()), text(&plain)]));
+        let file = dir.path().join("snapshot.3b");
+        assert_eq!(verified(&file)["digest_compared"], is_digest_there, "{form}");
+        assert_eq!(verified(&file)["digest"], verified(&plain)["digest"], "{form}");
+        sizes.push(fs::metadata(&file).unwrap().len());
+    }
+    assert!(sizes.is_sorted_by(|a, b| a < b) && sizes[2] == fs::metadata(&plain).unwrap().len(), "{sizes:?}");
 }

@@ -287,6 +287,31 @@ def rolling(root, version, rounds):
         print(f"{version} -> ringkeeper -> {version}: {len(load.acknowledged)} acknowledged writes, none lost")
 
 
+def swapped(root, version, rounds):
+    """One member after the other goes on as a server of the other kind, on the directory that it has."""
+    with Ensemble(root, [version] * 3) as ensemble:
+        ensemble.wait_until_all_serve()
+        write_through(ensemble.servers[0], "before")
+        load = Load(ensemble.addresses())
+        load.start()
+        for turn in range(rounds):
+            server = ensemble.servers[turn % 3]
+            for kind in ["ringkeeper", version]:
+                # Apache may be killed; ringkeeper leaves what Apache can read where it is stopped.
+                server.stop(signal.SIGKILL if kind == "ringkeeper" and turn % 2 else signal.SIGTERM)
+                ensemble.leader()
+                server.start(kind, ensemble.lines)
+                wait(f"server {server.number} to serve", server.mode)
+                write_through(server, f"turn-{turn}-{kind}")
+            with open(server.log) as log:
+                recovered = [line for line in log if "highest zxid is " in line]
+            assert recovered and "highest zxid is 0x0," not in recovered[-1], f"it began with nothing: {server.log}"
+        load.finish()
+        assert_same_trees(ensemble)
+        print(f"{version} <-> ringkeeper, one of three on its directory, {2 * rounds} times:",
+              f"{len(load.acknowledged)} acknowledged writes, none lost")
+
+
 def main():
     version, long = sys.argv[1], "--long" in sys.argv[2:]
     root = tempfile.mkdtemp(prefix="mixed.", dir=os.path.dirname(RINGKEEPER))
@@ -294,6 +319,7 @@ def main():
     for index, kinds in enumerate([[r, version, version], [version, r, r], [version, version, r], [r, r, version]]):
         mix(os.path.join(root, f"mix{index}"), kinds)
     rolling(os.path.join(root, "rolling"), version, 10 if long else 1)
+    swapped(os.path.join(root, "swapped"), version, 9 if long else 3)
     shutil.rmtree(root)
 
 

@@ -71,12 +71,56 @@ def swap(data, compression):
             serving.stop()
 
 
+def fork(data, digests):
+    """Apache goes on after a crash of ringkeeper, without its log: then there are two histories, and the newer one counts."""
+    apache = Server(APACHE, VERSION, data, options=["--cfg", f"digest.enabled={digests}"])
+    ringkeeper = Ringkeeper(RINGKEEPER, os.path.join(data, "zoo.cfg"))
+    apache.start()
+    first = apache.client()
+    first.create("/common", b"1")
+    first.stop()
+    first.close()
+    apache.stop()
+    ringkeeper.start()
+    lost = apache.client()
+    for number in range(20):
+        lost.create(f"/ringkeeper-{number}", b"lost")
+    lost.set("/common", b"ringkeeper")
+    ringkeeper.crash()
+    lost.stop()
+    lost.close()
+    apache.start()
+    kept = apache.client()
+    for number in range(10):
+        kept.create(f"/apache-{number}", b"kept")
+    kept.set("/common", b"apache")
+    kept.stop()
+    kept.close()
+    expected = read_all(apache)
+    apache.stop()
+    for _ in range(2):
+        ringkeeper.start()
+        assert_same(expected, read_all(apache), f"digests {digests}")
+        ringkeeper.crash()
+    aside = [file.name for file in pathlib.Path(data, "version-2", "older-history.1").iterdir()]
+    assert aside and all(name.startswith("ringlog.") for name in aside), aside
+    print(f"Apache {VERSION}: two histories, digests {digests}: the newer one counts, {len(aside)} files of the other are kept")
+
+
 def main():
     logging.disable(logging.CRITICAL)
     for compression in ("", "gz", "snappy"):
         data = tempfile.mkdtemp()
         try:
             swap(data, compression)
+        except BaseException:
+            print(f"kept for a look: {data}", file=sys.stderr)
+            raise
+        shutil.rmtree(data)
+    for digests in ("true", "false"):
+        data = tempfile.mkdtemp()
+        try:
+            fork(data, digests)
         except BaseException:
             print(f"kept for a look: {data}", file=sys.stderr)
             raise

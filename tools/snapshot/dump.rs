@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{self, IsTerminal as _};
-use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ringkeeper::proto::client::AclList;
 use ringkeeper::storage::inspect::{Piece, SnapshotReader, SnapshotZnode};
+use ringkeeper::storage::snapshot;
 use ringkeeper::tree::Meta;
 use ringkeeper::types::SessionId;
 use serde_json::{Value, json};
@@ -136,7 +136,7 @@ fn apache(options: &DumpOptions, out: &mut Out) -> Result<(), Box<dyn Error>> {
     out.line(&format!("ZNode Details (count={}):", znodes + 1))?;
     let mut sessions = BTreeMap::new();
     let mut ephemerals: BTreeMap<i64, u64> = BTreeMap::new();
-    let mut last = zxid_of_name(&options.file).unwrap_or_default();
+    let mut last = snapshot::of_name(&options.file).map_or(0, |(zxid, _)| zxid.0);
     let mut reader = SnapshotReader::open(&options.file)?;
     loop {
         match reader.read()? {
@@ -158,12 +158,6 @@ fn apache(options: &DumpOptions, out: &mut Out) -> Result<(), Box<dyn Error>> {
     out.line(&format!("----\nLast zxid: 0x{last:x}"))?;
     out.flush()?;
     Ok(())
-}
-
-/// The zxid that a file is named for.
-pub fn zxid_of_name(path: &Path) -> Option<i64> {
-    let hex = path.file_name()?.to_str()?.strip_prefix("snapshot.")?;
-    i64::from_str_radix(hex, 16).ok()
 }
 
 fn apache_znode(znode: &SnapshotZnode, with_data: bool) -> String {

@@ -2,6 +2,8 @@
 
 mod at;
 mod compare;
+mod comparer;
+mod convert;
 mod dump;
 #[path = "../offline/mod.rs"]
 mod offline;
@@ -26,7 +28,9 @@ fn run(options: &Options) -> Result<Verdict, Box<dyn Error>> {
         Command::Dump(options) => dump::run(options),
         Command::Verify(options) => verify::run(options),
         Command::Summary(options) => summary::run(options),
+        Command::Compare(options) if options.apache => comparer::run(options),
         Command::Compare(options) => compare::run(options),
+        Command::Convert(options) => convert::run(options),
         Command::At(options) => at::run(options),
     }
 }

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringkeeper::types::Zxid;
 
 /// Looks into snapshots, which have the same format for ringkeeper and for Apache ZooKeeper.
 ///
 /// Snapshots are read in constant memory, however large they are, but by compare (about 150 bytes for each znode of A)
-/// and at (the whole tree). Compressed ones (.gz, .snappy) are not read.
+/// and at (the whole tree). Compressed ones (.gz, .snappy) are read as they are.
 ///
 /// Exit codes: 0 all is well; 1 something was found (damage, differences); 2 the command could not run.
 #[derive(Parser, Debug)]
@@ -24,6 +24,7 @@ Examples:
   ringkeeper-snapshot verify version-2/snapshot.100000097
   ringkeeper-snapshot summary --depth 2 version-2/snapshot.100000097      where do the bytes lie?
   ringkeeper-snapshot compare one/snapshot.97 other/snapshot.97           do two servers hold the same?
+  ringkeeper-snapshot convert --compression gz -o /tmp version-2/snapshot.100000097
   ringkeeper-snapshot at 0x100000050 /var/lib/zookeeper                   what was there at that transaction?";
 
 /// What to do.
@@ -43,6 +44,10 @@ pub enum Command {
     /// A and B may be of different servers, in which siblings stand in another order. What counts for a change is data, ACL
     /// and every field of the stat that is stored.
     Compare(CompareOptions),
+    /// Write the same snapshot with another compression, or in the form of another release.
+    ///
+    /// The file is checked before and after. It gets the name that a server expects, snapshot.ZXID, .gz or .snappy behind it.
+    Convert(ConvertOptions),
     /// Print the tree as of a transaction, from the newest snapshot before it and the log; or write it as a snapshot.
     At(AtOptions),
 }
@@ -111,9 +116,64 @@ pub struct CompareOptions {
     /// Leave out ephemerals, which are in one snapshot and not in the other by nature.
     #[arg(long)]
     pub no_ephemerals: bool,
+    /// Print the text of Apache's SnapshotComparer, which compares subtrees: those that differ by more than --bytes, or by
+    /// more than --nodes.
+    #[arg(long, conflicts_with_all = ["json", "no_ephemerals"])]
+    pub apache: bool,
+    /// With --apache: print subtrees that differ by more znodes than this, too; 0 if it is left out.
+    #[arg(long, value_name = "ZNODES", requires = "apache")]
+    pub nodes: Option<u64>,
+    /// With --apache: print what was looked at, too.
+    #[arg(long, requires = "apache")]
+    pub debug: bool,
+    /// With --apache: ask before each depth. An empty line goes on, a number goes to that depth, a path prints what is below it.
+    #[arg(long, requires = "apache")]
+    pub interactive: bool,
     /// Print JSON Lines.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `convert`.
+#[derive(Args, Debug)]
+pub struct ConvertOptions {
+    /// The snapshot.
+    pub file: PathBuf,
+    /// The directory to write into. Nothing that is there is replaced.
+    #[arg(long, short, value_name = "DIR")]
+    pub output: PathBuf,
+    /// How it is to be compressed; as it is, if this is left out.
+    #[arg(long, value_enum)]
+    pub compression: Option<Method>,
+    /// For which releases: 3.9 has the last transaction at the end, 3.6 to 3.8 the digest of the tree, 3.5 and earlier
+    /// neither. What the file does not have is not made up.
+    #[arg(long, value_enum, default_value = "3.9")]
+    pub form: Release,
+}
+
+/// How a snapshot is compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Method {
+    /// Not at all.
+    None,
+    /// gzip.
+    Gz,
+    /// The stream of snappy-java.
+    Snappy,
+}
+
+/// Apache's releases, as far as their snapshots differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Release {
+    /// 3.5 and earlier.
+    #[value(name = "3.5")]
+    V35,
+    /// 3.6 to 3.8.
+    #[value(name = "3.6", aliases = ["3.7", "3.8"])]
+    V36,
+    /// 3.9.
+    #[value(name = "3.9")]
+    V39,
 }
 
 /// Options of `at`.

@@ -4,11 +4,11 @@ use std::error::Error;
 
 use ringkeeper::storage::error::StorageError;
 use ringkeeper::storage::inspect::{Piece, SnapshotReader};
+use ringkeeper::storage::snapshot;
 use ringkeeper::tree::Znode;
 use ringkeeper::types::Zxid;
 use serde_json::json;
 
-use crate::dump::zxid_of_name;
 use crate::offline::Verdict;
 use crate::offline::output::{Out, human_bytes};
 use crate::offline::progress::Progress;
@@ -33,7 +33,7 @@ pub fn run(options: &FileOptions) -> Result<Verdict, Box<dyn Error>> {
         Err(StorageError::Damaged { offset, what, .. }) => Some((offset, what)),
         Err(error) => return Err(error.into()),
     };
-    let named = zxid_of_name(&options.file).map(Zxid);
+    let named = snapshot::of_name(&options.file).map(|(zxid, _)| zxid);
     // The file's own transaction, and so this very tree.
     let comparable = found.recorded.filter(|(zxid, version, _)| Some(*zxid) == named && zxid.0 > 0 && *version == 2);
     let mismatch = comparable.filter(|(_, _, digest)| *digest != found.digest && damage.is_none());

@@ -149,6 +149,20 @@ pub struct LogConfig {
     pub flush_warning_threshold: Duration,
     /// `ringkeeper.flushesInFlight`, 1 to 16; `None` leaves it to the server.
     pub flushes_in_flight: Option<u32>,
+    /// `ringkeeper.flushEngine`.
+    pub flush_engine: FlushEngine,
+}
+
+/// How a flush of the log makes its bytes durable (`docs/decisions/0003-flush-engine.md`).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum FlushEngine {
+    /// One write through the ring, around the page cache and durable when it ends (`O_DIRECT`, `O_DSYNC`).
+    #[default]
+    Direct,
+    /// A write into the page cache and an `fdatasync`, both through the ring.
+    Ring,
+    /// The same two on a helper thread: for file systems that have no `O_DIRECT`.
+    Thread,
 }
 
 /// Snapshots.

@@ -258,6 +258,11 @@ fn log(settings: &Settings) -> LogConfig {
         force_sync: settings.is_on("forceSync"),
         flush_warning_threshold: millis(settings, "fsync.warningthresholdms"),
         flushes_in_flight: settings.set_number("ringkeeper.flushesInFlight"),
+        flush_engine: match settings.text("ringkeeper.flushEngine").to_ascii_lowercase().as_str() {
+            "ring" => FlushEngine::Ring,
+            "thread" => FlushEngine::Thread,
+            _ => FlushEngine::Direct,
+        },
     }
 }
 

@@ -268,6 +268,7 @@ fn defaults() {
         force_sync: true,
         flush_warning_threshold: ms(1000),
         flushes_in_flight: None,
+        flush_engine: FlushEngine::Direct,
     };
     assert_eq!(config.log, log);
     let snapshot = SnapshotConfig {
@@ -290,6 +291,7 @@ fn values_reach_their_fields() {
          preAllocSize=1\nsnapSizeLimitInKb=0\nforceSync=no\nskipACL=yes\njute.maxbuffer=4096\n\
          autopurge.purgeInterval=2\n4lw.commands.whitelist=*\nringkeeper.cores=0-1\nringkeeper.logFormat=json\n\
          ringkeeper.spinBeforeParkUs=20\nringkeeper.stallDetector=true\nringkeeper.flushesInFlight=4\n\
+         ringkeeper.flushEngine=thread\n\
          clientPort=0\nclientPortAddress=[::1]\nclientPortListenBacklog=7\nringkeeper.logLevel=ringkeeper=debug\n\
          DigestAuthenticationProvider.superDigest=super:YW0smZw1fP8Plz4LetS54OLjO/8=",
     );
@@ -300,6 +302,7 @@ fn values_reach_their_fields() {
     assert_eq!((config.log.pre_alloc_bytes, config.log.segment_bytes), (1024, 1 << 20));
     assert!(config.stall_detector);
     assert_eq!(config.log.flushes_in_flight, Some(4));
+    assert_eq!(config.log.flush_engine, FlushEngine::Thread);
     assert_eq!(config.snapshot.log_bytes, None);
     assert_eq!(config.snapshot.purge_interval, Some(ms(2 * 3600 * 1000)));
     assert!(!config.log.force_sync && config.skip_acl);

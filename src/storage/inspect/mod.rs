@@ -6,6 +6,7 @@
 //! not checked: a record's bytes are summed where they are, and are taken into memory when the sum is right.
 
 mod apache;
+mod content;
 mod log;
 mod native;
 mod snapshot;
@@ -15,11 +16,12 @@ mod tests;
 mod window;
 
 pub use apache::ApacheReader;
+pub use content::{Content, ContentError};
 pub use log::{FileKind, LogFile, LogReader, find_logs, kind_of};
 pub use native::NativeReader;
 pub use snapshot::{Piece, SnapshotReader, SnapshotZnode};
 pub use survey::{Beyond, FileSurvey, Finding, Severity, Survey, SurveyEnd};
-pub use window::Window;
+pub use window::{WINDOW_BYTES, Window};
 
 use bytes::Bytes;
 

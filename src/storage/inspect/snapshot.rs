@@ -6,16 +6,21 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use simd_adler32::Adler32;
 
-use super::{FileKind, RECORD_BYTES_MAX, Window, kind_of};
+use super::RECORD_BYTES_MAX;
+use super::content::{Content, ContentError};
 use crate::proto::client::{Acl, AclList, Id};
+use crate::storage::compression::Compression;
 use crate::storage::error::StorageError;
 use crate::tree::{Meta, Owner};
 use crate::types::{SessionId, WallMs, Zxid};
 
+const MAGIC: &[u8] = b"ZKSN";
 const FILE_HEADER_BYTES: usize = 16;
 const STAT_BYTES: usize = 60;
 /// Adler-32 and the ustring "/".
 const SEAL_BYTES: u64 = 13;
+/// The shortest that may stand where the longer of the last two sections is looked for: zxid, version, empty digits.
+const SECTION_BYTES_MIN: u64 = 8 + 4 + 4;
 
 /// What a snapshot holds next.
 #[derive(Clone, PartialEq, Debug)]
@@ -35,7 +40,7 @@ pub enum Piece {
 /// A znode as it stands in a snapshot.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SnapshotZnode {
-    /// Where it begins.
+    /// Where it begins, in bytes of the content.
     pub position: u64,
     /// The root's is "/".
     pub path: String,
@@ -50,13 +55,13 @@ pub struct SnapshotZnode {
 
 /// Reads one snapshot. The table of ACLs and the present znode are in memory.
 pub struct SnapshotReader {
-    window: Window,
-    at: u64,
+    content: Content,
     sum: Adler32,
     stage: Stage,
     acls: BTreeMap<i64, AclList>,
     /// Of the last znode; `None` before the root, whose path is empty here.
     path: Option<String>,
+    seals: Vec<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,31 +73,22 @@ enum Stage {
 }
 
 impl SnapshotReader {
-    /// Opens a snapshot. Errors with `Unsupported` for what is none, and for one that is compressed.
+    /// Opens a snapshot, plain or compressed. Errors with `Unsupported` for what is none.
     pub fn open(path: &Path) -> Result<SnapshotReader, StorageError> {
-        let kind = kind_of(path)?;
-        if kind != FileKind::Snapshot {
-            let remedy = match kind {
-                FileKind::NativeLog | FileKind::ApacheLog => "Use ringkeeper-log for it",
-                FileKind::Gzip => "Unpack it first: gunzip -k",
-                FileKind::Snappy => "Let an Apache server write a plain one: it is not read here",
-                _ => "Name a file snapshot.*",
-            };
-            return Err(StorageError::Unsupported {
-                path: path.to_owned(),
-                what: format!("a plain snapshot is wanted, and this file is {}", kind.words()),
-                remedy: remedy.to_owned(),
-            });
-        }
         let mut reader = SnapshotReader {
-            window: Window::open(path)?,
-            at: 0,
+            content: Content::open(path)?,
             sum: Adler32::new(),
             stage: Stage::Znodes,
             acls: BTreeMap::new(),
             path: None,
+            seals: Vec::new(),
         };
         let header = reader.take(FILE_HEADER_BYTES as u64, "the header")?;
+        if !header.starts_with(MAGIC) {
+            return Err(
+                reader.damaged(0, "a snapshot begins with \"ZKSN\", and what is compressed here does not".to_owned())
+            );
+        }
         let version = i32::from_be_bytes(header[4..8].try_into().expect("4 bytes"));
         if version != 2 {
             return Err(reader.damaged(0, format!("the format's version is {version}, and only 2 is known")));
@@ -104,12 +100,23 @@ impl SnapshotReader {
 
     /// The size of the file.
     pub fn bytes(&self) -> u64 {
-        self.window.bytes()
+        self.content.file_bytes()
     }
 
-    /// How far it has come.
+    /// How far it has come in the file.
     pub fn position(&self) -> u64 {
-        self.at
+        self.content.file_position()
+    }
+
+    /// How the file is compressed.
+    pub fn compression(&self) -> Compression {
+        self.content.compression()
+    }
+
+    /// Where each part that was read ends, seal included, in bytes of the content: sessions, ACLs and znodes; the digest; the
+    /// last transaction.
+    pub fn seals(&self) -> &[u64] {
+        &self.seals
     }
 
     /// The next piece. Errors with `Damaged` at the first thing that is wrong; nothing behind it can be read.
@@ -144,7 +151,7 @@ impl SnapshotReader {
     }
 
     fn read_znode(&mut self) -> Result<Piece, StorageError> {
-        let position = self.at;
+        let position = self.content.position();
         let path = self.string("the path of a znode")?;
         if path == "/" {
             self.check_seal()?;
@@ -190,12 +197,15 @@ impl SnapshotReader {
     }
 
     fn read_section(&mut self, number: u8) -> Result<Piece, StorageError> {
-        let left = self.bytes() - self.at;
+        let left = match self.content.left_of(SECTION_BYTES_MIN + SEAL_BYTES) {
+            Ok(left) => left,
+            Err(error) => return Err(self.failed(error, "behind the znodes")),
+        };
         if left == 0 {
             self.stage = Stage::End;
             return Ok(Piece::End);
         }
-        // Where digests are off, 3.9 writes the last section without the one before it.
+        // Where digests are off, 3.9 writes the last section without the one before it, which is longer.
         if number == 0 && left != 8 + SEAL_BYTES {
             let (zxid, version) = (Zxid(self.long("the digest")?), self.int("the digest")?);
             let digest = match version {
@@ -213,11 +223,11 @@ impl SnapshotReader {
             self.stage = Stage::Sections(2);
             return Ok(Piece::LastZxid(zxid));
         }
-        Err(self.damaged(self.at, format!("{left} bytes follow the last seal")))
+        Err(self.damaged(self.content.position(), "there is more behind the last seal".to_owned()))
     }
 
     fn check_seal(&mut self) -> Result<(), StorageError> {
-        let position = self.at;
+        let position = self.content.position();
         let found = i64::from(self.sum.finish());
         let recorded = self.long("a seal")?;
         if recorded != found {
@@ -225,7 +235,10 @@ impl SnapshotReader {
             return Err(self.damaged(position, what));
         }
         match self.string("a seal")? {
-            end if end == "/" => Ok(()),
+            end if end == "/" => {
+                self.seals.push(self.content.position());
+                Ok(())
+            }
             end => Err(self.damaged(position, format!("a seal ends with \"/\", this one with {end:?}"))),
         }
     }
@@ -239,7 +252,7 @@ impl SnapshotReader {
     }
 
     fn count(&mut self, what: &str) -> Result<i32, StorageError> {
-        let position = self.at;
+        let position = self.content.position();
         match self.int(what)? {
             count @ 0.. => Ok(count),
             count => Err(self.damaged(position, format!("{what} is 0 or more, not {count}"))),
@@ -247,7 +260,7 @@ impl SnapshotReader {
     }
 
     fn string(&mut self, what: &str) -> Result<String, StorageError> {
-        let position = self.at;
+        let position = self.content.position();
         match self.buffer(what)? {
             Some(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
             None => Err(self.damaged(position, format!("{what} is null"))),
@@ -255,7 +268,7 @@ impl SnapshotReader {
     }
 
     fn buffer(&mut self, what: &str) -> Result<Option<Bytes>, StorageError> {
-        let position = self.at;
+        let position = self.content.position();
         match self.int(what)? {
             -1 => Ok(None),
             len @ 0.. if len as u64 <= RECORD_BYTES_MAX => self.take(len as u64, what).map(Some),
@@ -264,20 +277,28 @@ impl SnapshotReader {
     }
 
     fn take(&mut self, len: u64, what: &str) -> Result<Bytes, StorageError> {
-        if self.bytes() - self.at < len {
-            return Err(self.damaged(self.bytes(), format!("the file ends inside {what}")));
+        match self.content.take(len) {
+            Ok(bytes) => {
+                self.sum.write(&bytes);
+                Ok(bytes)
+            }
+            Err(error) => Err(self.failed(error, what)),
         }
-        let bytes = self.window.copy(self.at, len)?;
-        if bytes.len() as u64 != len {
-            return Err(self.damaged(self.at, "the file became shorter while it was read".to_owned()));
+    }
+
+    fn failed(&self, error: ContentError, what: &str) -> StorageError {
+        match error {
+            ContentError::Ends(position) => self.damaged(position, format!("the file ends inside {what}")),
+            ContentError::Compression(error) => {
+                let what = format!("what is compressed cannot be read, at {what}: {error}");
+                self.damaged(self.content.position(), what)
+            }
+            ContentError::Io(error) => error,
         }
-        self.sum.write(&bytes);
-        self.at += len;
-        Ok(bytes)
     }
 
     fn damaged(&self, offset: u64, what: String) -> StorageError {
-        let path: PathBuf = self.window.path().to_owned();
+        let path: PathBuf = self.content.path().to_owned();
         let remedy = "An older snapshot and the log are used at start-up if they are there".to_owned();
         StorageError::Damaged { path, offset, what, remedy }
     }

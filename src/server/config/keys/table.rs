@@ -307,6 +307,7 @@ pub(super) static KEYS: &[Key] = &[
     honoured("ringkeeper.logLevel", Text, "info"),
     honoured("ringkeeper.logFormat", Word(&["text", "json"]), "text"),
     honoured("ringkeeper.flushesInFlight", int(1, 16, "flushes"), "2"),
+    honoured("ringkeeper.flushEngine", Word(&["direct", "ring", "thread"]), "direct"),
     honoured("ringkeeper.maxWatches", int(1, MAX_INT, "watches"), "8000000"),
     honoured("ringkeeper.stallDetector", Bool, "false"),
 ];
