@@ -21,6 +21,8 @@ pub(super) struct Listing {
     /// When that was asked.
     pub(super) since: Instant,
     frame: Vec<u8>,
+    /// Where its payload begins.
+    start: usize,
     parent: Znode,
     /// Hash of the name to go on with.
     next: Option<u32>,
@@ -30,10 +32,10 @@ impl Listing {
     /// With no name in it yet.
     pub(super) fn new(at: usize, op: OpCode, header: ReplyHeader, since: Instant, parent: Znode) -> Listing {
         let mut out = Vec::new();
-        frame::begin(&mut out);
+        let start = frame::begin(&mut out);
         header.encode(&mut out);
         out.put_int(parent.child_count() as i32);
-        Listing { at, op, header, since, frame: out, parent, next: Some(0) }
+        Listing { at, op, header, since, frame: out, start, parent, next: Some(0) }
     }
 
     /// Adds about `max` names. Whether it is whole now.
@@ -50,7 +52,7 @@ impl Listing {
         if self.op == OpCode::GetChildren2 {
             self.parent.stat().encode(&mut self.frame);
         }
-        frame::end(&mut self.frame, 0);
+        frame::end(&mut self.frame, self.start);
         self.frame
     }
 }

@@ -14,6 +14,7 @@ pub struct LogMetrics {
     records: AtomicU64,
     bytes: AtomicU64,
     commits: AtomicU64,
+    slow: AtomicU64,
     latency_us: Mutex<Histogram<u64>>,
 }
 
@@ -49,6 +50,7 @@ impl Default for LogMetrics {
             records: AtomicU64::default(),
             bytes: AtomicU64::default(),
             commits: AtomicU64::default(),
+            slow: AtomicU64::default(),
             latency_us: Mutex::new(latency_us),
         }
     }
@@ -69,6 +71,16 @@ impl LogMetrics {
     /// Flushes since the start.
     pub fn flushes(&self) -> u64 {
         self.flushes.load(Relaxed)
+    }
+
+    /// A flush took longer than `fsync.warningthresholdms`.
+    pub fn slow_flush(&self) {
+        self.slow.fetch_add(1, Relaxed);
+    }
+
+    /// Such flushes since the start.
+    pub fn slow_flushes(&self) -> u64 {
+        self.slow.load(Relaxed)
     }
 
     /// So many writes became visible.

@@ -7,6 +7,7 @@
 mod durability;
 mod ensemble;
 mod front;
+mod http;
 mod latency;
 mod limits;
 mod points;
