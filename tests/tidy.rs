@@ -151,7 +151,17 @@ const ORDER: [&[&str]; 14] = [
     &["storage::error", "storage::format", "storage::group_commit", "storage::log", "storage::snapshot_format"],
     &["zab"],
     &["storage"],
-    &["server::config", "server::placement", "server::metrics", "server::limits", "server::monitor", "server::admin"],
+    &[
+        "server::config",
+        "server::placement",
+        "server::metrics",
+        "server::limits",
+        "server::monitor",
+        "server::prometheus",
+        "server::json",
+        "server::http",
+        "server::admin",
+    ],
     &["shard"],
     &["server::run", "server::cli", "server"],
 ];

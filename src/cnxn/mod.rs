@@ -16,6 +16,7 @@
 pub mod auth;
 mod counters;
 mod four_letter;
+mod listing;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use siphasher::sip::SipHasher13;
 pub use self::counters::{Counters, Latency, Summary};
 use self::four_letter::MASK_BYTES;
 pub use self::four_letter::{Asked, FourLetter};
+use self::listing::Listing;
 pub use self::state::{CloseReason, CnxnInfo};
 use self::state::{Cnxn, Counts, Pending, Phase};
 use crate::jute::{Reader as JuteReader, Write};
@@ -67,6 +69,10 @@ const EVENTS_PER_STEP_MAX: usize = 256;
 const EVENTS_LATER_MAX: usize = 4 << 20;
 /// Watches that are tidied up in one step.
 const TIDY_PER_STEP_MAX: usize = 2048;
+/// The children of a parent with more than these are listed by and by.
+const LISTED_AT_ONCE_MAX: usize = 8192;
+/// Children that are listed in one step.
+const LISTED_PER_STEP: usize = 4096;
 /// The most frames of one connection that are worked off before others get their turn.
 pub const FRAMES_PER_TURN_MAX: usize = 256;
 
@@ -171,6 +177,8 @@ pub struct Cnxns {
     first_telling: u64,
     /// Connections that are still to be told of one of them.
     told_later: usize,
+    /// Connections with a reply that is made by and by; each has its turn.
+    listings: VecDeque<CnxnId>,
     /// There is much unsent output.
     tight: bool,
     now: Instant,
@@ -203,6 +211,7 @@ impl Cnxns {
             tellings: VecDeque::new(),
             first_telling: 0,
             told_later: 0,
+            listings: VecDeque::new(),
             tight: false,
             now: Instant(0),
             touched: Instant(0),
@@ -330,11 +339,15 @@ impl Cnxns {
 
     /// Whether there is something to be done by and by.
     pub fn has_more(&self) -> bool {
-        !self.tellings.is_empty() || self.watches.is_untidy()
+        !self.tellings.is_empty() || !self.listings.is_empty() || self.watches.is_untidy()
     }
 
-    /// Does a bounded part of what is to be done by and by: telling many connections of an event, forgetting many watches.
+    /// Does a bounded part of what is to be done by and by: listing many children, telling many connections of an event,
+    /// forgetting many watches.
     pub fn do_some(&mut self) {
+        if let Some(id) = self.listings.pop_front() {
+            self.list_some(id);
+        }
         let tidied = self.watches.tidy_up(TIDY_PER_STEP_MAX);
         // A slot whose connection is still there will be free when that has gone.
         self.free.extend(tidied.into_iter().filter(|slot| self.slots[*slot as usize].is_none()));
@@ -352,6 +365,27 @@ impl Cnxns {
                 }
             }
         }
+    }
+
+    fn list_some(&mut self, id: CnxnId) {
+        let now = self.now;
+        let Some(cnxn) = self.get_mut(id).filter(|cnxn| !cnxn.abort) else { return };
+        let Some(listing) = &mut cnxn.listing else { return };
+        if !listing.step(LISTED_PER_STEP) {
+            return self.listings.push_back(id);
+        }
+        let Some(listing) = cnxn.listing.take() else { return };
+        let Listing { at, op, header, since, .. } = listing;
+        let mut frame = listing.into_frame();
+        let bytes = frame.len();
+        let mut behind = cnxn.out.split_off(at);
+        cnxn.out.append(&mut frame);
+        cnxn.out.append(&mut behind);
+        cnxn.counts.answered(op, header.xid, header.zxid, since, now);
+        cnxn.counts.sent += 1;
+        self.counters.replied(bytes);
+        self.counters.answered(now.since_ms(since), false);
+        self.ready.push(id.slot);
     }
 
     /// Sends an event to a connection that is to be told of it by and by, if it has not been.
@@ -397,7 +431,8 @@ impl Cnxns {
             if cnxn.close.is_some() {
                 return Progress::Closing;
             }
-            if matches!(cnxn.phase, Phase::Shaking { .. } | Phase::Asked) || (over && !cnxn.pending.is_empty()) {
+            let waits = matches!(cnxn.phase, Phase::Shaking { .. } | Phase::Asked) || cnxn.listing.is_some();
+            if waits || (over && !cnxn.pending.is_empty()) {
                 return Progress::Paused;
             }
             if cnxn.out.len() > OUTPUT_PAUSE_BYTES || (tight && cnxn.unsent() > 0) {
@@ -574,6 +609,14 @@ impl Cnxns {
     pub fn take_output(&mut self, id: CnxnId, out: &mut Vec<u8>) -> Option<CloseReason> {
         let now = self.now;
         let cnxn = self.get_mut(id)?;
+        // Behind a reply that is not whole yet nothing is sent, and the connection is not closed.
+        if let Some(listing) = cnxn.listing.as_mut().filter(|_| !cnxn.abort) {
+            let behind = cnxn.out.split_off(std::mem::take(&mut listing.at));
+            let mut before = std::mem::replace(&mut cnxn.out, behind);
+            (cnxn.in_flight, cnxn.moved) = (before.len(), now);
+            out.append(&mut before);
+            return None;
+        }
         (cnxn.in_flight, cnxn.moved) = (cnxn.out.len(), now);
         if out.is_empty() {
             std::mem::swap(out, &mut cnxn.out);
@@ -1025,7 +1068,18 @@ impl Cnxns {
         let tree = tree.unwrap_or(newest);
         let before = cnxn.out.len();
         match ReadOp::decode(op, body) {
-            Ok(op) => read::Reader { tree, watches, slot, ids, rules: &settings.rules }.answer(xid, &op, &mut cnxn.out),
+            Ok(asked) => {
+                let mut reader = read::Reader { tree, watches, slot, ids, rules: &settings.rules };
+                if cnxn.listing.is_none()
+                    && let Some(parent) = reader.long_list(&asked, LISTED_AT_ONCE_MAX)
+                {
+                    let header = ReplyHeader { xid, zxid: tree.zxid(), err: 0 };
+                    cnxn.listing = Some(Listing::new(before, op, header, since, parent));
+                    self.listings.push_back(cnxn.id);
+                    return self.mind_watches();
+                }
+                reader.answer(xid, &asked, &mut cnxn.out);
+            }
             Err(_) => {
                 reply::encode_header(&mut cnxn.out, xid, tree.zxid(), ErrorCode::MarshallingError.code());
             }
@@ -1035,7 +1089,12 @@ impl Cnxns {
         counters.replied(cnxn.out.len() - before);
         counters.answered(now.since_ms(since), false);
         ready.push(slot);
-        if watches.count() > settings.watches_max {
+        self.mind_watches();
+    }
+
+    /// Ends the connection that watches most, if there are too many watches.
+    fn mind_watches(&mut self) {
+        if self.watches.count() > self.settings.watches_max {
             self.end_greatest_watcher();
         }
     }

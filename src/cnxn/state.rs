@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::counters::Summary;
+use super::listing::Listing;
 use crate::proto::ErrorCode;
 use crate::proto::client::Id;
 use crate::proto::frame;
@@ -33,6 +34,8 @@ pub(super) struct Cnxn {
     pub(super) abort: bool,
     /// Output that was handed to the driver and may not have been taken by the client.
     pub(super) in_flight: usize,
+    /// A reply that is made by and by.
+    pub(super) listing: Option<Listing>,
     /// When the client last took output, as far as that is known.
     pub(super) moved: Instant,
     /// Number of the first telling that it may be still to be told of.
@@ -274,6 +277,7 @@ impl Cnxn {
             close: None,
             abort: false,
             in_flight: 0,
+            listing: None,
             moved: now,
             told: 0,
             throttled: None,

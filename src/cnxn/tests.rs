@@ -376,3 +376,78 @@ fn a_crowd_is_told_by_and_by_and_nobody_sees_a_change_before_its_event() {
     }
     assert_eq!((world.cnxns.told_later, world.cnxns.watches().count()), (0, 0));
 }
+
+#[test]
+fn many_children_are_listed_by_and_by_and_what_comes_meanwhile_stands_behind() {
+    const MANY: usize = LISTED_AT_ONCE_MAX + 3;
+    let mut world = World::new(settings());
+    let (lister, other) = (world.client(), world.client());
+    for i in 0..MANY {
+        world.create(other, i as i32 + 1, &format!("/n{i}"));
+        if i % 500 == 0 || i + 1 == MANY {
+            world.settle();
+            world.taken(other);
+        }
+    }
+    get(&mut world, lister, 1, false);
+    world.request(lister, 2, OpCode::GetChildren2, |body| {
+        body.put_string("/");
+        body.put_bool(true);
+    });
+    get(&mut world, lister, 3, false);
+    world.settle();
+    // What stands before may go.
+    let mut sent = Vec::new();
+    assert_eq!(world.cnxns.take_output(lister, &mut sent), None);
+    assert_eq!(i32::from_be_bytes(sent[4..8].try_into().unwrap()), 1);
+    // Two changes, of which the first uses the watch up. Nothing of that may be sent yet.
+    world.create(other, 1_000_000, "/more");
+    world.create(other, 1_000_001, "/and-more");
+    world.settle();
+    assert_eq!(world.replies(other), [(1_000_000, 0), (1_000_001, 0)]);
+    sent.clear();
+    assert_eq!(world.cnxns.take_output(lister, &mut sent), None);
+    assert!(sent.is_empty() && world.cnxns.get(lister).unwrap().listing.is_some());
+    let mut steps = 0;
+    while world.cnxns.has_more() {
+        world.cnxns.do_some();
+        steps += 1;
+    }
+    assert!(steps > LISTED_AT_ONCE_MAX / LISTED_PER_STEP, "{steps}");
+    world.look();
+    let bytes = world.taken(lister);
+    let length = i32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize;
+    let mut r = JuteReader::new(&bytes[4..4 + length]);
+    assert_eq!((r.int(), r.long().is_ok(), r.int()), (Ok(2), true, Ok(0)));
+    let names: std::collections::BTreeSet<String> =
+        (0..r.int().unwrap()).map(|_| r.required_string().unwrap().into_owned()).collect();
+    // The version that the read has met: with the node that every tree has, without what came later.
+    assert_eq!(names.len(), MANY + 1);
+    assert!((0..MANY).all(|i| names.contains(&format!("n{i}"))));
+    // A Stat is 68 bytes.
+    assert_eq!(length - r.position(), 68);
+    world.sockets.get_mut(&lister.slot).unwrap().output = bytes[4 + length..].to_vec();
+    assert_eq!(world.replies(lister), [EVENT, (3, 0)]);
+}
+
+#[test]
+fn a_connection_that_goes_takes_its_listing_with_it() {
+    let mut world = World::new(settings());
+    let (lister, other) = (world.client(), world.client());
+    for i in 0..=LISTED_AT_ONCE_MAX {
+        world.create(other, i as i32 + 1, &format!("/n{i}"));
+        if i % 500 == 0 || i == LISTED_AT_ONCE_MAX {
+            world.settle();
+            world.taken(other);
+        }
+    }
+    world.request(lister, 1, OpCode::GetChildren, |body| {
+        body.put_string("/");
+        body.put_bool(false);
+    });
+    world.settle();
+    assert!(world.cnxns.has_more());
+    world.cnxns.disconnected(lister);
+    world.cnxns.do_some();
+    assert!(!world.cnxns.has_more());
+}

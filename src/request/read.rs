@@ -43,6 +43,17 @@ impl Reader<'_> {
         frame::end(out, start);
     }
 
+    /// The parent whose children are asked for, if it has more than `max` and may be read. Its watch is set then.
+    pub fn long_list(&mut self, op: &ReadOp<'_>, max: usize) -> Option<Znode> {
+        let ReadOp::GetChildren { path, watch, .. } = op else { return None };
+        let parent =
+            readable(self.tree, path, self.ids, self.rules).ok().filter(|parent| parent.child_count() > max)?;
+        if *watch {
+            self.watches.watch_children(path, self.slot);
+        }
+        Some(parent.clone())
+    }
+
     fn body(&mut self, op: &ReadOp<'_>, out: &mut Vec<u8>) -> Result<(), ErrorCode> {
         match op {
             ReadOp::Exists { path, watch } => {

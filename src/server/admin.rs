@@ -11,17 +11,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::config::Config;
 use super::limits::Limits;
 use super::metrics::LogMetrics;
 use super::monitor::{Figures, java_double};
+use super::prometheus::{Exposition, Process};
 use crate::cnxn::{Asked, CnxnInfo, Cnxns, Counters, FourLetter};
 use crate::request::pipeline::Pipeline;
 use crate::tree::DataTree;
 use crate::tree::watch::Place;
-use crate::types::{Instant, SessionId, WallMs, Zxid};
+use crate::types::{Instant, ServerId, SessionId, WallMs, Zxid};
+
+mod commands;
 
 /// What Apache's version line would say; clients and exporters parse the number.
 pub const VERSION: &str = concat!("3.9.5-ringkeeper-", env!("CARGO_PKG_VERSION"), ", built on 2026-11-22 00:00 UTC");
@@ -39,12 +42,18 @@ const CONNECTION_BUCKET_MS: u64 = 10_000;
 pub struct Shared {
     config: Config,
     start: std::time::Instant,
+    /// Since 1970.
+    start_seconds: f64,
     limits: Arc<Limits>,
     log: Arc<LogMetrics>,
     reports: Vec<Mutex<Report>>,
     /// Questions to each client shard, and last to the ordering shard.
     boxes: Vec<Mutex<Vec<Question>>>,
     trace_mask: AtomicI64,
+    /// The configuration file as it was read.
+    initial_configuration: String,
+    /// Whom this server believes to lead, or -1.
+    leader: AtomicI64,
 }
 
 /// What a client shard says of itself a few times a second.
@@ -103,12 +112,32 @@ impl Shared {
         Shared {
             config: config.clone(),
             start: std::time::Instant::now(),
+            start_seconds: UNIX_EPOCH.elapsed().map_or(0.0, |elapsed| elapsed.as_secs_f64()),
             limits: Arc::new(Limits::new(config)),
             log,
             reports: (0..shards).map(|_| Mutex::default()).collect(),
             boxes: (0..=shards).map(|_| Mutex::default()).collect(),
             trace_mask: AtomicI64::new(TRACE_MASK),
+            initial_configuration: std::fs::read_to_string(&config.path).unwrap_or_default(),
+            leader: AtomicI64::new(-1),
         }
+    }
+
+    /// An election has ended.
+    pub fn elected(&self, leader: ServerId) {
+        self.leader.store(leader.0, Relaxed);
+    }
+
+    /// The figures of `mntr` for Prometheus; blocks. `wanted` names series, and nothing stands for all.
+    pub fn metrics(&self, wanted: Vec<String>, of_process: bool) -> String {
+        let mut out = Exposition::new(wanted);
+        self.figures(0, |figures| {
+            figures.tell(&mut out);
+            if of_process {
+                out.process(&Process::read(figures.open_files, figures.open_files_max, self.start_seconds));
+            }
+        });
+        out.into_text()
     }
 
     /// Answers what was asked of the ordering shard. To be called at each tick.
@@ -365,10 +394,14 @@ impl Shared {
     }
 
     fn mntr(&self, shard: usize) -> String {
+        self.figures(shard, |figures| figures.text())
+    }
+
+    fn figures<T>(&self, shard: usize, tell: impl FnOnce(&Figures<'_>) -> T) -> T {
         let order = self.ask(Subject::Order).order();
         let total = self.total(shard);
         let open_files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        Figures {
+        tell(&Figures {
             version: VERSION,
             role: total.role.unwrap_or_default(),
             counters: &total.counters,
@@ -385,8 +418,7 @@ impl Shared {
             rejected: self.limits.rejected(),
             drop_chance: order.drop_chance,
             log: self.log.read(),
-        }
-        .text()
+        })
     }
 
     fn dir_sizes(&self) -> DirSizes {

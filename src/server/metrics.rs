@@ -14,6 +14,7 @@ pub struct LogMetrics {
     records: AtomicU64,
     bytes: AtomicU64,
     commits: AtomicU64,
+    slow: AtomicU64,
     latency_us: Mutex<Histogram<u64>>,
     wait_us: Mutex<Histogram<u64>>,
     /// The thread of the ordering shard; 0 before it runs.
@@ -67,6 +68,7 @@ impl Default for LogMetrics {
             records: AtomicU64::default(),
             bytes: AtomicU64::default(),
             commits: AtomicU64::default(),
+            slow: AtomicU64::default(),
             latency_us: histogram(),
             wait_us: histogram(),
             thread: AtomicI32::default(),
@@ -96,6 +98,16 @@ impl LogMetrics {
     /// Flushes since the start.
     pub fn flushes(&self) -> u64 {
         self.flushes.load(Relaxed)
+    }
+
+    /// A flush took longer than `fsync.warningthresholdms`.
+    pub fn slow_flush(&self) {
+        self.slow.fetch_add(1, Relaxed);
+    }
+
+    /// Such flushes since the start.
+    pub fn slow_flushes(&self) -> u64 {
+        self.slow.load(Relaxed)
     }
 
     /// So many writes became visible.

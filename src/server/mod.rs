@@ -3,8 +3,11 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod http;
+pub mod json;
 pub mod limits;
 pub mod metrics;
 pub mod monitor;
 pub mod placement;
+pub mod prometheus;
 pub mod run;

@@ -6,6 +6,8 @@
 
 use std::fmt::{Display, Write as _};
 
+use serde_json::Map;
+
 use super::metrics::{BUCKETS_US, LogReading, Spread};
 use crate::cnxn::{Counters, Latency, Summary};
 
@@ -159,69 +161,153 @@ const ABSENT_LATENCIES: [&str; 21] = [
     "write_final_proc_time_ms",
 ];
 
+/// A number that goes up and down.
+#[derive(Clone, Copy, Debug)]
+pub enum Value {
+    /// A whole one.
+    Int(i128),
+    /// Another.
+    Double(f64),
+}
+
+impl From<u64> for Value {
+    fn from(number: u64) -> Value {
+        Value::Int(number.into())
+    }
+}
+
+impl Value {
+    /// What `mntr` prints.
+    fn as_java(self) -> String {
+        match self {
+            Value::Int(number) => number.to_string(),
+            Value::Double(number) => java_double(number),
+        }
+    }
+
+    /// What the AdminServer's `monitor` has.
+    fn as_json(self) -> serde_json::Value {
+        match self {
+            Value::Int(number) => i64::try_from(number).unwrap_or(i64::MAX).into(),
+            Value::Double(number) => rounded(number).into(),
+        }
+    }
+
+    /// What Prometheus knows.
+    pub fn as_f64(self) -> f64 {
+        match self {
+            Value::Int(number) => number as f64,
+            Value::Double(number) => rounded(number),
+        }
+    }
+}
+
+/// Takes figures.
+pub trait Sink {
+    /// Something that is no number.
+    fn text(&mut self, name: &str, value: &str);
+    /// A number that goes up and down.
+    fn gauge(&mut self, name: &str, value: Value);
+    /// A number that only grows.
+    fn counter(&mut self, name: &str, value: u64);
+    /// Of these Apache keeps no quantiles but, with Prometheus, the median.
+    fn summary(&mut self, name: &str, summary: &Summary);
+    /// And of these it does.
+    fn latency(&mut self, name: &str, latency: &Latency);
+    /// A figure of this server's own.
+    fn own(&mut self, name: &str, value: Value);
+}
+
+fn spread(sink: &mut impl Sink, name: &str, spread: &Spread) {
+    sink.own(&format!("{name}_p50_us"), spread.p50.into());
+    sink.own(&format!("{name}_p99_us"), spread.p99.into());
+    sink.own(&format!("{name}_max_us"), spread.max.into());
+}
+
 impl Figures<'_> {
     /// One line a figure: its name, a tab, its value.
     pub fn text(&self) -> String {
         let mut lines = Lines(String::new());
-        let c = self.counters;
-        lines.put("version", self.version);
-        lines.put("server_state", self.role);
-        lines.put("ephemerals_count", self.ephemerals);
-        lines.put("num_alive_connections", self.connections);
-        lines.put("avg_latency", java_double(c.latency.average()));
-        lines.put("outstanding_requests", self.outstanding);
-        lines.put("znode_count", self.znodes);
-        lines.put("global_sessions", self.sessions);
-        lines.put("last_client_response_size", c.last_reply_bytes.map_or(-1, |bytes| bytes as i64));
-        lines.put("packets_sent", c.sent);
-        lines.put("packets_received", c.received);
-        let some_replies = c.reply_bytes.count > 0;
-        lines.put("max_client_response_size", if some_replies { c.reply_bytes.max as i64 } else { -1 });
-        lines.put("min_client_response_size", if some_replies { c.reply_bytes.min as i64 } else { -1 });
-        lines.put("connection_drop_probability", java_double(self.drop_chance));
-        lines.put("watch_count", self.watches);
-        lines.put("auth_failed_count", c.auth_failed);
-        lines.put("min_latency", c.latency.min);
-        lines.put("max_latency", c.latency.max);
-        lines.put("max_file_descriptor_count", self.open_files_max);
-        lines.put("open_file_descriptor_count", self.open_files);
-        lines.put("approximate_data_size", self.data_bytes);
-        lines.put("uptime", self.uptime_ms);
-        lines.put("bytes_received_count", c.received_bytes);
-        lines.put("response_bytes", c.reply_bytes.sum);
-        lines.put("connection_rejected", self.rejected);
-        lines.put("connection_request_count", c.connects);
-        lines.put("connection_revalidate_count", c.renewals);
-        lines.put("throttled_ops", c.throttled);
-        lines.put("request_throttle_wait_count", c.throttle_waits);
-        lines.put("large_requests_rejected", c.large_rejected);
-        lines.put("sessionless_connections_expired", c.sessionless_expired);
-        lines.put("unrecoverable_error_count", 0);
-        lines.put("watch_bytes", 0);
-        ABSENT_COUNTERS.iter().for_each(|name| lines.put(name, 0));
-        lines.summary("node_created_watch_count", &c.created_watches);
-        lines.summary("node_deleted_watch_count", &c.deleted_watches);
-        lines.summary("node_changed_watch_count", &c.changed_watches);
-        lines.summary("node_children_watch_count", &c.children_watches);
-        lines.summary("fsynctime", &self.log.fsync_ms);
-        ABSENT_SUMMARIES.iter().for_each(|name| lines.summary(name, &Summary::default()));
-        lines.latency("readlatency", &c.reads);
-        lines.latency("updatelatency", &c.writes);
-        let none = Latency::default();
-        ABSENT_LATENCIES.iter().for_each(|name| lines.latency(name, &none));
-        lines.own("log_flushes", self.log.flushes);
-        lines.own("log_flushed_txns", self.log.records);
-        lines.own("log_flushed_bytes", self.log.bytes);
-        let flushes = self.log.flushes.max(1) as f64;
-        lines.own("log_txns_per_flush", java_double(self.log.records as f64 / flushes));
-        lines.own("log_bytes_per_flush", java_double(self.log.bytes as f64 / flushes));
-        lines.spread("log_flush", &self.log.flush);
-        for (us, count) in BUCKETS_US.iter().zip(&self.log.flushes_within) {
-            lines.own(&format!("log_flushes_within_{us}_us"), count);
-        }
-        lines.spread("log_flush_wait", &self.log.wait);
-        lines.own("log_major_faults", self.log.major_faults);
+        self.tell(&mut lines);
         lines.0
+    }
+
+    /// The same as an object, without `zk_` before the names.
+    pub fn json(&self) -> Map<String, serde_json::Value> {
+        let mut object = Object(Map::new());
+        self.tell(&mut object);
+        object.0
+    }
+
+    /// Gives all figures out, in the order of `mntr`.
+    pub fn tell(&self, sink: &mut impl Sink) {
+        let c = self.counters;
+        sink.text("version", self.version);
+        sink.text("server_state", self.role);
+        sink.gauge("ephemerals_count", Value::Int(self.ephemerals as i128));
+        sink.gauge("num_alive_connections", Value::Int(self.connections as i128));
+        sink.gauge("avg_latency", Value::Double(c.latency.average()));
+        sink.gauge("outstanding_requests", Value::Int(self.outstanding as i128));
+        sink.gauge("znode_count", Value::Int(self.znodes as i128));
+        sink.gauge("global_sessions", Value::Int(self.sessions as i128));
+        sink.gauge(
+            "last_client_response_size",
+            Value::Int(c.last_reply_bytes.map_or(-1, |bytes| bytes as i64) as i128),
+        );
+        sink.gauge("packets_sent", Value::Int(c.sent as i128));
+        sink.gauge("packets_received", Value::Int(c.received as i128));
+        let some_replies = c.reply_bytes.count > 0;
+        sink.gauge(
+            "max_client_response_size",
+            Value::Int(if some_replies { c.reply_bytes.max as i64 } else { -1 } as i128),
+        );
+        sink.gauge(
+            "min_client_response_size",
+            Value::Int(if some_replies { c.reply_bytes.min as i64 } else { -1 } as i128),
+        );
+        sink.gauge("connection_drop_probability", Value::Double(self.drop_chance));
+        sink.gauge("watch_count", Value::Int(self.watches as i128));
+        sink.gauge("auth_failed_count", Value::Int(c.auth_failed as i128));
+        sink.gauge("min_latency", Value::Int(c.latency.min as i128));
+        sink.gauge("max_latency", Value::Int(c.latency.max as i128));
+        sink.gauge("max_file_descriptor_count", Value::Int(self.open_files_max as i128));
+        sink.gauge("open_file_descriptor_count", Value::Int(self.open_files as i128));
+        sink.gauge("approximate_data_size", Value::Int(self.data_bytes as i128));
+        sink.gauge("uptime", Value::Int(self.uptime_ms as i128));
+        sink.counter("bytes_received_count", c.received_bytes);
+        sink.counter("response_bytes", c.reply_bytes.sum);
+        sink.counter("connection_rejected", self.rejected);
+        sink.counter("connection_request_count", c.connects);
+        sink.counter("connection_revalidate_count", c.renewals);
+        sink.counter("throttled_ops", c.throttled);
+        sink.counter("request_throttle_wait_count", c.throttle_waits);
+        sink.counter("large_requests_rejected", c.large_rejected);
+        sink.counter("sessionless_connections_expired", c.sessionless_expired);
+        sink.counter("unrecoverable_error_count", 0);
+        sink.counter("watch_bytes", 0);
+        ABSENT_COUNTERS.iter().for_each(|name| sink.counter(name, 0));
+        sink.summary("node_created_watch_count", &c.created_watches);
+        sink.summary("node_deleted_watch_count", &c.deleted_watches);
+        sink.summary("node_changed_watch_count", &c.changed_watches);
+        sink.summary("node_children_watch_count", &c.children_watches);
+        sink.summary("fsynctime", &self.log.fsync_ms);
+        ABSENT_SUMMARIES.iter().for_each(|name| sink.summary(name, &Summary::default()));
+        sink.latency("readlatency", &c.reads);
+        sink.latency("updatelatency", &c.writes);
+        let none = Latency::default();
+        ABSENT_LATENCIES.iter().for_each(|name| sink.latency(name, &none));
+        sink.own("log_flushes", self.log.flushes.into());
+        sink.own("log_flushed_txns", self.log.records.into());
+        sink.own("log_flushed_bytes", self.log.bytes.into());
+        let per_flush = |count: u64| Value::Double(count as f64 / self.log.flushes.max(1) as f64);
+        sink.own("log_txns_per_flush", per_flush(self.log.records));
+        sink.own("log_bytes_per_flush", per_flush(self.log.bytes));
+        spread(sink, "log_flush", &self.log.flush);
+        for (us, count) in BUCKETS_US.iter().zip(self.log.flushes_within) {
+            sink.own(&format!("log_flushes_within_{us}_us"), count.into());
+        }
+        spread(sink, "log_flush_wait", &self.log.wait);
+        sink.own("log_major_faults", self.log.major_faults.into());
     }
 }
 
@@ -231,31 +317,83 @@ impl Lines {
     fn put(&mut self, name: &str, value: impl Display) {
         let _ = writeln!(self.0, "zk_{name}\t{value}");
     }
+}
 
-    fn own(&mut self, name: &str, value: impl Display) {
-        let _ = writeln!(self.0, "ringkeeper_{name}\t{value}");
+impl Sink for Lines {
+    fn text(&mut self, name: &str, value: &str) {
+        self.put(name, value);
     }
 
-    fn spread(&mut self, name: &str, spread: &Spread) {
-        self.own(&format!("{name}_p50_us"), spread.p50);
-        self.own(&format!("{name}_p99_us"), spread.p99);
-        self.own(&format!("{name}_max_us"), spread.max);
+    fn gauge(&mut self, name: &str, value: Value) {
+        self.put(name, value.as_java());
+    }
+
+    fn counter(&mut self, name: &str, value: u64) {
+        self.put(name, value);
     }
 
     fn summary(&mut self, name: &str, summary: &Summary) {
-        self.put(&format!("avg_{name}"), java_double(summary.average()));
-        self.put(&format!("min_{name}"), summary.min);
-        self.put(&format!("max_{name}"), summary.max);
-        self.put(&format!("cnt_{name}"), summary.count);
-        self.put(&format!("sum_{name}"), summary.sum);
+        parts_of(name, summary).into_iter().for_each(|(name, value)| self.gauge(&name, value));
     }
 
     fn latency(&mut self, name: &str, latency: &Latency) {
         self.summary(name, &latency.summary);
-        for (short, part) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)] {
-            self.put(&format!("{short}_{name}"), latency.quantile(part));
-        }
+        quantiles_of(name, latency).into_iter().for_each(|(name, value)| self.gauge(&name, value));
     }
+
+    fn own(&mut self, name: &str, value: Value) {
+        let _ = writeln!(self.0, "ringkeeper_{name}\t{}", value.as_java());
+    }
+}
+
+struct Object(Map<String, serde_json::Value>);
+
+impl Sink for Object {
+    fn text(&mut self, name: &str, value: &str) {
+        self.0.insert(name.to_owned(), value.into());
+    }
+
+    fn gauge(&mut self, name: &str, value: Value) {
+        self.0.insert(name.to_owned(), value.as_json());
+    }
+
+    fn counter(&mut self, name: &str, value: u64) {
+        self.0.insert(name.to_owned(), value.into());
+    }
+
+    fn summary(&mut self, name: &str, summary: &Summary) {
+        parts_of(name, summary).into_iter().for_each(|(name, value)| self.gauge(&name, value));
+    }
+
+    fn latency(&mut self, name: &str, latency: &Latency) {
+        self.summary(name, &latency.summary);
+        quantiles_of(name, latency).into_iter().for_each(|(name, value)| self.gauge(&name, value));
+    }
+
+    fn own(&mut self, name: &str, value: Value) {
+        self.0.insert(format!("ringkeeper_{name}"), value.as_json());
+    }
+}
+
+fn parts_of(name: &str, summary: &Summary) -> [(String, Value); 5] {
+    let whole = |short: &str, number: u64| (format!("{short}_{name}"), Value::Int(number.into()));
+    [
+        (format!("avg_{name}"), Value::Double(summary.average())),
+        whole("min", summary.min),
+        whole("max", summary.max),
+        whole("cnt", summary.count),
+        whole("sum", summary.sum),
+    ]
+}
+
+fn quantiles_of(name: &str, latency: &Latency) -> [(String, Value); 4] {
+    [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)]
+        .map(|(short, part)| (format!("{short}_{name}"), Value::Int(latency.quantile(part).into())))
+}
+
+/// To four decimals, as Apache tells averages.
+pub(super) fn rounded(value: f64) -> f64 {
+    (value * 10_000.0).round() / 10_000.0
 }
 
 /// Up to four decimals, at least one.

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use glommio::channels::shared_channel::{self, SharedReceiver, SharedSender};
 use glommio::net::AcceptedTcpStream;
@@ -14,7 +15,8 @@ use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use rustix::fs::{FlockOperation, flock};
 
 use super::admin::{Admin, Shared};
-use super::config::{self, Config, EnsembleConfig, FlushEngine};
+use super::config::{self, ClientAddr, Config, EnsembleConfig, FlushEngine};
+use super::http;
 use super::metrics::LogMetrics;
 use super::placement::{self, Plan};
 use crate::cnxn::{Cnxns, FourLetter, RequestThrottle, Settings};
@@ -64,6 +66,8 @@ pub enum RunError {
     Storage(StorageError),
     /// The kernel gives no io_uring, or too little of it.
     Ring(String),
+    /// The AdminServer was asked for and cannot be had.
+    Admin(String),
     /// The server stopped because it could not go on safely.
     Fatal(String),
 }
@@ -75,6 +79,7 @@ impl RunError {
             RunError::Placement(_) => 2,
             RunError::Start(_) => config::StartError::EXIT_CODE,
             RunError::Elections(_) => peers::BindError::EXIT_CODE,
+            RunError::Admin(_) => ADMIN_EXIT_CODE,
             _ => 1,
         }
     }
@@ -92,11 +97,16 @@ impl fmt::Display for RunError {
             }
             RunError::Storage(error) => write!(f, "{error}"),
             RunError::Ring(what) => write!(f, "{what}"),
+            RunError::Admin(what) => write!(f, "Unable to start AdminServer, exiting abnormally: {what}"),
             RunError::Fatal(what) => write!(f, "Severe unrecoverable error, exiting: {what}"),
         }
     }
 }
 
+/// Exit code of a standalone server without its AdminServer, as Apache's is.
+const ADMIN_EXIT_CODE: u8 = 4;
+/// A scraper that asks nothing for so long is no scraper any more.
+const METRICS_IDLE: Duration = Duration::from_secs(30);
 /// io_uring buffers of one shard, for flushes; larger flushes use other memory.
 const RING_BUFFER_BYTES: usize = 4 << 20;
 /// Requests that a shard's ring holds at once.
@@ -113,6 +123,9 @@ pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<
     tracing::info!("{plan}");
     config::check_data_dirs(config).map_err(RunError::Start)?;
     check_ring()?;
+    let clock = Clock::start();
+    let metrics = Arc::new(LogMetrics::default());
+    let shared = Arc::new(Shared::new(config, plan.clients.len(), Arc::clone(&metrics)));
     let sockets = Sockets {
         clients: bind(config)?,
         elections: config
@@ -128,6 +141,8 @@ pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<
     if let Err(error) = config::dynamic::back_up(config) {
         tracing::warn!("zoo.cfg could not be backed up: {error}. A reconfiguration cannot be written down here either");
     }
+    // Before anything is loaded, so that it can be asked meanwhile how far the server is.
+    serve_http(config, &shared, clock)?;
     if !config.log.force_sync {
         tracing::warn!(
             "forceSync=no: writes are acknowledged before they are durable. A loss of power loses acknowledged writes, \
@@ -138,7 +153,59 @@ pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<
     let recovery = std::thread::scope(|scope| {
         scope.spawn(|| recover(config)).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
-    serve(config, &plan, sockets, recovery.map_err(RunError::Storage)?, stop, stopper)
+    let parts = Parts { clock, metrics, shared };
+    serve(config, &plan, sockets, recovery.map_err(RunError::Storage)?, parts, (stop, stopper))
+}
+
+/// What all shards have in common.
+struct Parts {
+    clock: Clock,
+    metrics: Arc<LogMetrics>,
+    shared: Arc<Shared>,
+}
+
+/// Takes the ports of the AdminServer and of Prometheus, and answers there from here on.
+fn serve_http(config: &Config, shared: &Arc<Shared>, clock: Clock) -> Result<(), RunError> {
+    let mut ports = Vec::new();
+    if let Some(admin) = &config.admin_server {
+        let (shared, place) = (Arc::clone(shared), admin.command_url.clone());
+        let handler = Arc::new(move |asked: http::Asked| shared.answer_http(&place, clock.now(), clock.wall(), &asked));
+        let place = |port: u16| format!("{}, port {port} and command URL {}", host(&admin.addr), admin.command_url);
+        match http::Port::bind(&admin.addr.bind_candidates(), admin.idle_timeout, handler) {
+            Ok(bound) => {
+                tracing::info!("Started AdminServer on address {}", place(bound.number()));
+                ports.push(bound);
+            }
+            // Who did not ask for it shall not lose a server by it, and an ensemble goes on in any case, as with Apache.
+            Err(error) if config.ensemble.is_some() || !admin.asked_for => {
+                tracing::warn!("Problem starting AdminServer on address {}: {error}", place(admin.addr.port));
+            }
+            Err(error) => {
+                let place = place(admin.addr.port);
+                return Err(RunError::Admin(format!("Problem starting AdminServer on address {place}: {error}")));
+            }
+        }
+    }
+    if let Some(metrics) = &config.metrics_port {
+        let (shared, of_process) = (Arc::clone(shared), metrics.of_process);
+        let tell = move |wanted| shared.metrics(wanted, of_process);
+        let handler = Arc::new(move |asked: http::Asked| http::Answer::metrics(&asked, &tell));
+        let addresses = metrics.addr.bind_candidates();
+        let bound = http::Port::bind(&addresses, METRICS_IDLE, handler)
+            .map_err(|source| RunError::Bind { addr: addresses[0], source })?;
+        tracing::info!(
+            "Starting /metrics HTTP endpoint at host: {}, port: {}, exportJvmInfo: {of_process}",
+            host(&metrics.addr),
+            bound.number()
+        );
+        ports.push(bound);
+    }
+    http::serve(ports).map_err(|error| RunError::Admin(format!("no thread for HTTP: {error}")))
+}
+
+/// As Apache's log lines have it.
+fn host(addr: &ClientAddr) -> String {
+    addr.ip.map_or("0.0.0.0".to_owned(), |ip| ip.to_string())
 }
 
 /// Reads back what is on disk. What is damaged is set aside if there are other servers to have it from.
@@ -279,13 +346,10 @@ fn serve(
     plan: &Plan,
     Sockets { clients, elections }: Sockets,
     mut recovery: Recovery,
-    stop: &mpsc::Receiver<Stop>,
-    stopper: &mpsc::Sender<Stop>,
+    Parts { clock, metrics, shared }: Parts,
+    (stop, stopper): (&mpsc::Receiver<Stop>, &mpsc::Sender<Stop>),
 ) -> Result<(), RunError> {
-    let clock = Clock::start();
     let closing = Arc::new(Closing::default());
-    let metrics = Arc::new(LogMetrics::default());
-    let shared = Arc::new(Shared::new(config, plan.clients.len(), Arc::clone(&metrics)));
     recovery.data_tree.set_extended_types(config.extended_types);
     let tree = recovery.data_tree.tree().clone();
     let mut ends: Vec<Ends> = Vec::new();
@@ -486,6 +550,7 @@ fn join(
     sockets: peers::Sockets,
     broadcast: &Rc<Broadcast>,
     upkeep: &Rc<Upkeep>,
+    shared: Arc<Shared>,
     clock: Clock,
 ) {
     let to_election = Rc::new(Queue::default());
@@ -497,7 +562,10 @@ fn join(
     glommio::spawn_local(async move {
         loop {
             let event = match reports.next().await {
-                Report::Elected(elected) => peer::Event::Elected(elected.vote.leader, elected.supporters),
+                Report::Elected(elected) => {
+                    shared.elected(elected.vote.leader);
+                    peer::Event::Elected(elected.vote.leader, elected.supporters)
+                }
                 Report::VoterLooks(voter) => peer::Event::VoterLooks(voter),
                 Report::Adopt(config) => peer::Event::Adopted(config),
             };
@@ -564,6 +632,7 @@ impl Ordering {
                 Engine::Ensemble(Box::new(Peer::new(settings, ordering, view, epochs, data_tree, history, in_doubt)))
             }
         };
+        let questions = Arc::clone(&shared);
         let broadcast = Rc::new(Broadcast::new(
             engine,
             Log::new(recovered.end, flushes_in_flight(&config)),
@@ -590,7 +659,7 @@ impl Ordering {
         glommio::spawn_local(Rc::clone(&upkeep).purge(config.snapshot.purge_interval)).detach();
         glommio::spawn_local(Rc::clone(&upkeep).take_snapshots(snapshot)).detach();
         if let Some(ensemble) = &config.ensemble {
-            join(&config, ensemble, elections, &broadcast, &upkeep, clock);
+            join(&config, ensemble, elections, &broadcast, &upkeep, questions, clock);
         }
         glommio::spawn_local(async move { closing::close_when_asked(&closing, broadcast, upkeep).await }).detach();
         if let Some((shard, access)) = local {

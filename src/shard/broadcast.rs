@@ -449,6 +449,7 @@ impl Broadcast {
         let took = begin.elapsed();
         self.metrics.flushed(batch.records, written as u64, took);
         if took > self.flush_warning {
+            self.metrics.slow_flush();
             tracing::warn!(
                 "fsync-ing the write ahead log in SyncThread:0 took {}ms which will adversely effect operation \
                  latency.File size is {written} bytes. See the ZooKeeper troubleshooting guide",

@@ -195,6 +195,24 @@ impl Children {
         Iter { inners: Vec::new(), leaf: [].iter(), next: self.root.as_deref() }
     }
 
+    /// Those whose names' hashes are at least `hash`.
+    pub(super) fn iter_from(&self, hash: u32) -> Iter<'_> {
+        let mut iter = self.iter();
+        while let Some(node) = iter.next.take() {
+            match node {
+                Node::Leaf(znodes) => {
+                    iter.leaf = znodes[znodes.partition_point(|znode| znode.name_hash < hash)..].iter();
+                }
+                Node::Inner(inner) => {
+                    let at = inner.sub_of(hash);
+                    iter.next = Some(&inner.subs[at]);
+                    iter.inners.push(inner.subs[at + 1..].iter());
+                }
+            }
+        }
+        iter
+    }
+
     /// Drops all znodes below without recursion. What is shared with another version stays.
     pub(super) fn dismantle(self) {
         let mut nodes: Vec<Arc<Node>> = self.root.into_iter().collect();
@@ -478,6 +496,13 @@ mod tests {
                     .map(|z| (String::from_utf8(z.name().to_vec()).unwrap(), z.meta().version))
                     .collect();
                 prop_assert_eq!(seen, model);
+                let hashes: Vec<u32> = children.iter().map(|z| z.name_hash).collect();
+                let some = hashes.iter().step_by(97).flat_map(|hash| [*hash, hash.wrapping_add(1)]);
+                for from in some.chain([0, u32::MAX]) {
+                    let found: Vec<u32> = children.iter_from(from).map(|z| z.name_hash).collect();
+                    let expected: Vec<u32> = hashes.iter().copied().filter(|hash| *hash >= from).collect();
+                    prop_assert_eq!(found, expected);
+                }
             }
         }
     }

@@ -221,6 +221,20 @@ impl Znode {
         self.children.iter()
     }
 
+    /// Shows about `max` children, in the order of [`Znode::children`], from those on whose names have the hash `from`.
+    /// Returns the hash to go on from, `None` after the last. Names that hash alike are not torn apart.
+    pub fn some_children(&self, from: u32, max: usize, mut show: impl FnMut(&Znode)) -> Option<u32> {
+        let mut last = None;
+        for (count, child) in self.children.iter_from(from).enumerate() {
+            if count >= max && last != Some(child.name_hash) {
+                return Some(child.name_hash);
+            }
+            last = Some(child.name_hash);
+            show(child);
+        }
+        None
+    }
+
     /// Whether the znode goes with a session.
     pub fn is_ephemeral(&self) -> bool {
         !self.is_ttl && matches!(self.meta().owner.kind(ExtendedTypes::Off), OwnerKind::Session(_))

@@ -8,6 +8,7 @@ mod durability;
 mod ensemble;
 mod flushes;
 mod front;
+mod http;
 mod latency;
 mod limits;
 mod points;

@@ -218,7 +218,7 @@ impl Server {
     pub fn configure(&self, settings: &str) {
         let usual = format!(
             "tickTime=2000\ndataDir={}\nclientPort={}\nclientPortAddress={}\nmaxClientCnxns=0\n\
-             ringkeeper.segmentBytes=1048576\n",
+             ringkeeper.segmentBytes=1048576\nadmin.enableServer=false\n",
             self.dir.path().join("data").display(),
             self.port.number,
             self.host

@@ -54,8 +54,8 @@ classpath() {
     3.9)
         jars=("$peers_dir"/jars/3.9/*.jar)
         [ -e "${jars[0]}" ] || fail "no jars in $peers_dir/jars/3.9: run install.sh"
-        # For log4j2.properties.
-        jars+=("$peers_source")
+        # For log4j2.properties; and Debian's Jetty, which Apache's AdminServer is made of.
+        jars+=("$peers_source" /usr/share/java/jetty9-{http,io,security,server,servlet,util,util-ajax}.jar)
         ;;
     *) fail "version $1 is not one of 3.8, 3.9" ;;
     esac

@@ -25,7 +25,7 @@ kazoo_version=2.11.0
 
 debian_packages=(
     zookeeper zookeeper-bin libzookeeper-java
-    libnetty-java libslf4j-java libsnappy-java libdropwizard-metrics-java
+    libnetty-java libjetty9-java libslf4j-java libsnappy-java libdropwizard-metrics-java
     libcurator-client-java libcurator-framework-java libcurator-recipes-java
     junit4 junit5 libcommons-io-java libhamcrest-java
     fio python3 python3-venv iproute2 e2fsprogs

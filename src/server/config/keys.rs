@@ -247,7 +247,8 @@ mod tests {
         check("ssl.keyStore.location", Some("ssl.*"));
         check("ssl.quorum.keyStore.location", Some("ssl.quorum.*"));
         check("metricsProvider.className", Some("metricsProvider.className"));
-        check("metricsProvider.httpPort", Some("metricsProvider.*"));
+        check("metricsProvider.httpPort", Some("metricsProvider.httpPort"));
+        check("metricsProvider.numWorkerThreads", Some("metricsProvider.*"));
         check("clientport", None);
         check("my.own.key", None);
     }

@@ -104,6 +104,10 @@ pub struct Config {
     pub extended_types: ExtendedTypes,
     /// `znode.container.*`: how the server looks for containers and znodes that it is to remove.
     pub containers: containers::Settings,
+    /// `admin.*`; `None` if there is to be no AdminServer.
+    pub admin_server: Option<AdminServer>,
+    /// `metricsProvider.*`: the port for Prometheus; `None` with another provider.
+    pub metrics_port: Option<MetricsPort>,
     /// `connection_throttle_*`: how many connects are let through.
     pub connection_throttle: throttle::Settings,
     /// `request_throttle_*` and its like: when requests wait before they are looked at.
@@ -209,6 +213,28 @@ impl ClientAddr {
         };
         ips.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect()
     }
+}
+
+/// `admin.*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminServer {
+    /// `admin.serverAddress` and `admin.serverPort`.
+    pub addr: ClientAddr,
+    /// `admin.commandURL`, such as `/commands`.
+    pub command_url: String,
+    /// `admin.idleTimeout`: a connection that asks nothing for so long is closed.
+    pub idle_timeout: Duration,
+    /// One of these keys is set, so that it is not by default only that there is one.
+    pub asked_for: bool,
+}
+
+/// `metricsProvider.*`, where the class is Prometheus'.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsPort {
+    /// `metricsProvider.httpHost` and `metricsProvider.httpPort`.
+    pub addr: ClientAddr,
+    /// `metricsProvider.exportJvmInfo`: tell of the process too.
+    pub of_process: bool,
 }
 
 /// How diagnostics are printed.

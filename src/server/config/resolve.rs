@@ -55,6 +55,8 @@ pub(super) fn resolve(text: &[u8], path: &Path, flags: Vec<Flag>) -> Result<Load
     let four_letter_words = four_letter_words(&mut settings);
     let max_buffer_bytes: u32 = settings.number("jute.maxbuffer");
     check_super_digest(&settings)?;
+    let admin_server = admin_server(&settings)?;
+    let metrics_port = metrics_port(&settings)?;
     let enforced_auth_schemes = enforced_auth_schemes(&settings)?;
 
     let config = Config {
@@ -90,6 +92,8 @@ pub(super) fn resolve(text: &[u8], path: &Path, flags: Vec<Flag>) -> Result<Load
             per_minute_max: settings.number("znode.container.maxPerMinute"),
             never_used_ms: settings.int("znode.container.maxNeverUsedIntervalMs"),
         },
+        admin_server,
+        metrics_port,
         connection_throttle: connection_throttle(&settings),
         request_throttle: RequestThrottle {
             requests_max: settings.number("request_throttle_max_requests"),
@@ -197,6 +201,37 @@ fn look_up(host: &str, place: &Place, key: &str) -> Result<IpAddr, ConfigError> 
         Some(address) => Ok(address.ip()),
         None => Err(invalid(format!("UnknownHostException: {bare}")).into()),
     }
+}
+
+fn admin_server(settings: &Settings) -> Result<Option<AdminServer>, ConfigError> {
+    if !settings.is_on("admin.enableServer") {
+        return Ok(None);
+    }
+    let keys = ["admin.enableServer", "admin.serverAddress", "admin.serverPort"];
+    Ok(Some(AdminServer {
+        addr: http_addr(settings, "admin.serverAddress", "admin.serverPort")?,
+        command_url: settings.text("admin.commandURL").to_string(),
+        idle_timeout: millis(settings, "admin.idleTimeout"),
+        asked_for: keys.into_iter().any(|key| settings.get(key).is_some()),
+    }))
+}
+
+fn metrics_port(settings: &Settings) -> Result<Option<MetricsPort>, ConfigError> {
+    if !settings.text("metricsProvider.className").ends_with("PrometheusMetricsProvider") {
+        return Ok(None);
+    }
+    Ok(Some(MetricsPort {
+        addr: http_addr(settings, "metricsProvider.httpHost", "metricsProvider.httpPort")?,
+        of_process: settings.is_on("metricsProvider.exportJvmInfo"),
+    }))
+}
+
+fn http_addr(settings: &Settings, host_key: &str, port_key: &str) -> Result<ClientAddr, ConfigError> {
+    let ip = match settings.text(host_key) {
+        "" | "0.0.0.0" => None,
+        host => Some(look_up(host, &settings.place(host_key), host_key)?),
+    };
+    Ok(ClientAddr { ip, port: settings.number(port_key) })
 }
 
 fn session_timeouts(settings: &Settings) -> Result<(i64, i64), ConfigError> {

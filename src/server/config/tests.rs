@@ -192,9 +192,9 @@ fn what_would_be_unsafe_to_ignore_is_refused() {
 fn keys_without_effect_warn_unless_they_ask_for_what_is() {
     check("flushDelay=0\nnetty.advancedFlowControl.enabled=false\nadmin.enableServer=false", "ok");
     check(
-        "flushDelay=10\nadmin.serverPort=8081",
+        "flushDelay=10\nadmin.httpVersion=2",
         "zoo.cfg:2: flushDelay = 10 has no effect: group commit adapts to the disk by itself\n\
-         zoo.cfg:3: admin.serverPort = 8081 has no effect: there is no AdminServer yet; use the four-letter words",
+         zoo.cfg:3: admin.httpVersion = 2 has no effect: the AdminServer speaks no TLS",
     );
     check(
         "requestStaleConnectionCheck=false",
@@ -354,6 +354,7 @@ fn every_honoured_default_has_its_field() {
         "maxSessionTimeout=60000",
         "snapCount=2",
         "nio.sessionlessCnxnTimeout=10000",
+        "admin.idleTimeout=30000",
     ];
     assert_eq!(lines, expected);
 }

@@ -188,7 +188,7 @@ mod tests {
                 assert_eq!(window.at(position as u64, len).unwrap(), expected);
             }
         }
-        assert_eq!(window.at(u64::MAX, 4).unwrap(), []);
+        assert_eq!(window.at(u64::MAX, 4).unwrap(), [0u8; 0]);
         assert_eq!(window.copy(3, 2 * WINDOW_BYTES as u64).unwrap(), bytes[3..2 * WINDOW_BYTES + 3]);
         assert!(!window.each(0, 1 << 40, |_| {}).unwrap());
         assert!(Window::open(dir.path()).is_err());

@@ -52,7 +52,9 @@ const NO_OBSERVER_MASTER: &str = "followers serve no observers yet; remove it, a
 const NO_LOCAL_SESSIONS: &str = "there are no local sessions yet; remove it, and all sessions are global";
 const NO_READ_ONLY: &str = "there is no read-only mode yet; remove it";
 const MULTI_ADDRESS: &str = "the addresses of a server are tried one after the other";
-const NO_ADMIN: &str = "there is no AdminServer yet; use the four-letter words";
+const ADMIN_TLS: &str = "the AdminServer speaks no TLS";
+const ADMIN_SNAPSHOTS: &str = "the AdminServer takes no snapshots and restores none";
+const ADMIN: &str = "the AdminServer has no such setting";
 const NO_TLS: &str = "there is no TLS yet; remove it and let TLS end in front of the server";
 const TLS_DETAIL: &str = "there is no TLS yet, and no other key of this file asks for it";
 const NO_SASL: &str = "there is no SASL yet; remove it and use digest or ip ACLs";
@@ -64,7 +66,7 @@ const NO_CACHE: &str = "replies are not cached; encoding one costs less than fin
 const WATCHES: &str = "there is one watch table";
 const NO_JVM: &str = "there is no JVM to pause";
 const PATH_STATS: &str = "there are no path statistics yet";
-const METRICS: &str = "there is no metrics provider yet; mntr gives the figures";
+const METRICS: &str = "figures are counted where they arise, without workers and queues, and the port speaks no TLS";
 const LOGGING: &str = "diagnostics are set by ringkeeper.logLevel and ringkeeper.logFormat";
 
 /// Digest algorithms: only SHA1 is built in, and `SHA` is Java's other name of it.
@@ -124,7 +126,10 @@ pub(super) static KEYS: &[Key] = &[
     no_effect("jvm.pause.info-threshold.ms", any_long("ms"), "1000", NO_JVM),
     no_effect("jvm.pause.warn-threshold.ms", any_long("ms"), "10000", NO_JVM),
     no_effect("jvm.pause.sleep.time.ms", any_long("ms"), "500", NO_JVM),
-    no_effect("metricsProvider.className", METRICS_PROVIDERS, "org.apache.zookeeper.metrics.impl.DefaultMetricsProvider", METRICS),
+    honoured("metricsProvider.className", METRICS_PROVIDERS, "org.apache.zookeeper.metrics.impl.DefaultMetricsProvider"),
+    honoured("metricsProvider.httpHost", Text, "0.0.0.0"),
+    honoured("metricsProvider.httpPort", Port, "7000"),
+    honoured("metricsProvider.exportJvmInfo", Bool, "true"),
     no_effect("metricsProvider.*", Text, "", METRICS),
     in_ensemble("multiAddress.enabled", Bool, "false"),
     no_effect("multiAddress.reachabilityCheckEnabled", Bool, "true", MULTI_ADDRESS),
@@ -241,19 +246,19 @@ pub(super) static KEYS: &[Key] = &[
 
     // Access.
     honoured("4lw.commands.whitelist", Text, "srvr"),
-    no_effect("admin.enableServer", Bool, "false", NO_ADMIN),
-    no_effect("admin.serverAddress", Text, "", NO_ADMIN),
-    no_effect("admin.serverPort", Port, "", NO_ADMIN),
-    no_effect("admin.commandURL", Text, "", NO_ADMIN),
-    no_effect("admin.idleTimeout", any_int("ms"), "", NO_ADMIN),
-    no_effect("admin.httpVersion", any_int(""), "", NO_ADMIN),
-    no_effect("admin.portUnification", Bool, "false", NO_ADMIN),
-    no_effect("admin.forceHttps", Bool, "false", NO_ADMIN),
-    no_effect("admin.needClientAuth", Bool, "false", NO_ADMIN),
-    no_effect("admin.rateLimiterIntervalInMS", any_long("ms"), "", NO_ADMIN),
-    no_effect("admin.snapshot.enabled", Bool, "false", NO_ADMIN),
-    no_effect("admin.restore.enabled", Bool, "false", NO_ADMIN),
-    no_effect("admin.*", Text, "", NO_ADMIN),
+    honoured("admin.enableServer", Bool, "true"),
+    honoured("admin.serverAddress", Text, "0.0.0.0"),
+    honoured("admin.serverPort", Port, "8080"),
+    honoured("admin.commandURL", Text, "/commands"),
+    honoured("admin.idleTimeout", int(1, MAX_INT, "ms"), "30000"),
+    no_effect("admin.httpVersion", any_int(""), "11", ADMIN_TLS),
+    no_effect("admin.portUnification", Bool, "false", ADMIN_TLS),
+    refused("admin.forceHttps", Bool, "false", "the AdminServer speaks no TLS; remove it, or set admin.enableServer=false"),
+    no_effect("admin.needClientAuth", Bool, "false", ADMIN_TLS),
+    no_effect("admin.rateLimiterIntervalInMS", any_long("ms"), "300000", ADMIN_SNAPSHOTS),
+    no_effect("admin.snapshot.enabled", Bool, "false", ADMIN_SNAPSHOTS),
+    no_effect("admin.restore.enabled", Bool, "false", ADMIN_SNAPSHOTS),
+    no_effect("admin.*", Text, "", ADMIN),
     refused("audit.enable", Bool, "false", "there is no audit log yet; remove it"),
     no_effect("audit.impl.class", Text, "org.apache.zookeeper.audit.Slf4jAuditLogger", "there is no audit log yet"),
     honoured("DigestAuthenticationProvider.enabled", Bool, "true"),
@@ -262,7 +267,7 @@ pub(super) static KEYS: &[Key] = &[
     no_effect("X509AuthenticationProvider.superUser", Text, "", TLS_DETAIL),
     no_effect("superUser*", Text, "", SASL_DETAIL),
     no_effect("SASLAuthenticationProvider.superPassword", Secret, "", SASL_DETAIL),
-    no_effect("IPAuthenticationProvider.usexforwardedfor", Bool, "false", NO_ADMIN),
+    no_effect("IPAuthenticationProvider.usexforwardedfor", Bool, "false", "there are no forwarded addresses to be believed"),
     refused("ensembleAuthName", Text, "", "the ensemble scheme is not supported, so clients of other ensembles would not be turned away; remove it"),
     refused("sessionRequireClientSASLAuth", Bool, "false", NO_SASL),
     honoured("enforce.auth.enabled", Bool, "false"),
