@@ -275,9 +275,9 @@ impl Upkeep {
             return;
         }
         self.filled.borrow_mut().extend(filled);
-        // A flush of the segment before may still be under way: close what is older than that.
-        let current = self.broadcast.log().borrow().current_sequence().unwrap_or(0);
-        self.broadcast.disk().close_before(current.saturating_sub(1)).await;
+        // Flushes of older segments than the current one may still be under way, or not even begun.
+        let in_use = self.broadcast.log().borrow().oldest_segment_in_use().unwrap_or(0);
+        self.broadcast.disk().close_before(in_use).await;
     }
 
     async fn prepare_one(&self) -> Result<(), StorageError> {

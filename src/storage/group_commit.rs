@@ -133,6 +133,12 @@ impl GroupCommit {
         reached
     }
 
+    /// The oldest segment that has something that is not durable.
+    pub fn oldest_segment(&self) -> Option<u64> {
+        let flushing = self.flushing.front().map(|(durable, _)| durable.segment);
+        flushing.or(self.waiting.front().map(|batch| batch.segment))
+    }
+
     /// Bytes that wait for a flush to begin.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting.iter().map(|batch| batch.bytes.len()).sum()
@@ -192,6 +198,23 @@ mod tests {
         assert_eq!(group.start_flush(), None);
         group.flushed(second);
         assert_eq!(group.start_flush().unwrap().segment, 2);
+    }
+
+    /// Several segments are filled before the first flush ends: those that catch up get so much at once.
+    #[test]
+    fn segments_are_in_use_until_all_of_them_is_durable() {
+        let mut group = GroupCommit::new(2);
+        assert_eq!(group.oldest_segment(), None);
+        for (segment, zxid) in [(1, 1), (2, 2), (3, 3)] {
+            append(&mut group, segment, 4096, zxid, 10);
+        }
+        for segment in 1..=3 {
+            assert_eq!(group.oldest_segment(), Some(segment), "waiting");
+            let batch = group.start_flush().unwrap();
+            assert_eq!(group.oldest_segment(), Some(segment), "under way");
+            group.flushed(batch);
+        }
+        assert_eq!(group.oldest_segment(), None);
     }
 
     #[test]

@@ -163,6 +163,11 @@ impl Log {
         std::mem::take(&mut self.filled)
     }
 
+    /// The oldest segment that is still to be written to; those before it may be closed.
+    pub fn oldest_segment_in_use(&self) -> Option<u64> {
+        self.group.oldest_segment().or(self.current_sequence())
+    }
+
     /// Bytes that wait for a flush to begin.
     pub fn waiting_bytes(&self) -> usize {
         self.group.waiting_bytes()

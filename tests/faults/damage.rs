@@ -14,6 +14,8 @@ const DAMAGES: u64 = 40;
 const SETTINGS: &str = "snapCount=400\n";
 /// So that there are several segments, each with something in it.
 const VALUE_BYTES_MAX: u64 = 4000;
+/// Of a server whose `acceptedEpoch` is greater than what the ensemble has come to.
+const KEPT_OUT: &str = "is older than the accepted one";
 /// The server that is hurt.
 const HURT: usize = 1;
 
@@ -34,6 +36,9 @@ enum End {
     Back,
     /// It has ended and named the file.
     Said,
+    /// It has accepted an epoch that is yet to come, as far as it knows, and says so: it cannot follow before another
+    /// election, as little as Apache's server can.
+    KeptOut,
 }
 
 impl Damage {
@@ -91,6 +96,9 @@ fn a_damaged_server_is_back_or_says_what_is_wrong() {
             if cluster.servers[HURT].exit_code().is_some() {
                 return Some(End::Said);
             }
+            if path.ends_with("acceptedEpoch") && cluster.servers[HURT].printed().contains(KEPT_OUT) {
+                return Some(End::KeptOut);
+            }
             (cluster.try_mode(HURT).as_deref() == Some("follower")).then_some(End::Back)
         });
         println!("{done} of {damages}: {what}: {end:?}");
@@ -99,11 +107,14 @@ fn a_damaged_server_is_back_or_says_what_is_wrong() {
                 let tree = cluster.common_tree();
                 assert!(tree.contains_key(&written), "{what}");
             }
+            End::KeptOut => {}
             End::Said => {
                 // By a message that names the file, not by a signal or a panic.
                 let code = cluster.servers[HURT].exit_code().flatten();
                 let printed = cluster.servers[HURT].printed();
                 let name = path.rsplit('/').next().expect("a path has a name");
+                // Where the two epochs contradict each other nobody knows which of them is damaged.
+                let name = if name.ends_with("Epoch") { "Epoch" } else { name };
                 let is_named = printed.lines().any(|line| line.contains(" ERROR ") && line.contains(name));
                 assert!(code == Some(1) && is_named, "{what}: {code:?}\n{printed}");
             }
