@@ -13,6 +13,7 @@ use ringkeeper::storage::snapshot_format::{Decoder, Encoder, Form, SnapshotSourc
 use ringkeeper::types::Zxid;
 use ringkeeper::zab::effect::{Effect, Epochs, LinkId};
 use ringkeeper::zab::election;
+use ringkeeper::zab::links;
 use ringkeeper::zab::peer::Event;
 
 use crate::network::{ConnId, End, Port};
@@ -89,7 +90,17 @@ impl World {
                 let event = election::Event::Look { last_zxid: standing.zxid, current_epoch: standing.epoch.0.into() };
                 self.drive(server, Input::Election(event));
             }
-            Effect::Appoint { .. } | Effect::Configure(_) => unreachable!("nobody asks for a reconfiguration here"),
+            Effect::Appoint { leader, zxid } => {
+                self.drive(server, Input::Election(election::Event::Appointed { leader, zxid }));
+            }
+            Effect::Configure(view) => {
+                self.drive(server, Input::Links(links::Event::View(view.clone())));
+                self.drive(server, Input::Election(election::Event::View(view.clone())));
+                // It is on disk from here on: who belongs to the ensemble does not change in a run, only the version.
+                self.servers[server].config = Some(view);
+                let delay = self.soon_us();
+                self.wake_after(server, delay, Wake::Configured);
+            }
             Effect::Dial(leader) => self.dial_leader(server, leader.0 as usize - 1, 0),
             Effect::Listen => {
                 let delay = self.soon_us();

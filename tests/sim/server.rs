@@ -16,6 +16,7 @@ use ringkeeper::tree::Tree;
 use ringkeeper::types::{CnxnId, Instant, WallMs, Zxid};
 use ringkeeper::zab::effect::{Effect, Mode};
 use ringkeeper::zab::peer::{Event, Output, Peer};
+use ringkeeper::zab::quorum::QuorumView;
 
 use crate::disk::{Disk, Flush};
 use crate::network::{ConnId, End, Port};
@@ -53,6 +54,8 @@ pub enum Wake {
         attempt: usize,
     },
     LearnerPortOpen,
+    /// A configuration is written down.
+    Configured,
     /// Work on the disk beyond the log has ended.
     DiskDone,
     /// A segment is ready.
@@ -114,6 +117,8 @@ pub struct Process {
 pub struct Server {
     pub index: usize,
     pub disk: Disk,
+    /// The configuration that was written down last, if there was one.
+    pub config: Option<QuorumView>,
     pub process: Option<Process>,
     pub incarnation: u32,
     /// How fast its clocks run, in millionths more than they should.
@@ -133,6 +138,7 @@ impl Server {
         Server {
             index,
             disk: Disk::new(dir),
+            config: None,
             process: None,
             incarnation: 0,
             drift_ppm,
@@ -215,8 +221,8 @@ impl World {
             init_limit: 10,
             sync_limit: 5,
             last_counter: ringkeeper::zab::effect::LAST_COUNTER,
-            reconfig: false,
             participants_min: 2,
+            reconfig: false,
         };
         let ordering = ringkeeper::zab::peer::Ordering {
             rules: RULES,
@@ -224,7 +230,7 @@ impl World {
             digests: true,
             grace_ms: 2 * CLIENTS_TICK_US / 1000,
         };
-        let view = crate::peers::view(&self.options);
+        let view = self.servers[server].config.clone().unwrap_or_else(|| crate::peers::view(&self.options));
         let shards = (0..self.options.shards() as u16)
             .map(|shard| Shard {
                 cnxns: Cnxns::new(shard_settings(shard, &self.options), tree.clone()),
@@ -302,6 +308,7 @@ impl World {
             Wake::Ring(alarm) => self.ring(server, alarm),
             Wake::Dial { leader, attempt } => self.dial_leader(server, leader, attempt),
             Wake::LearnerPortOpen => self.learner_port_open(server),
+            Wake::Configured => self.happened(server, [Event::Configured]),
             Wake::DiskDone => self.disk_done(server),
             Wake::SegmentReady => self.segment_ready(server),
             Wake::SnapshotWritten => self.snapshot_written(server),
