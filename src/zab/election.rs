@@ -45,7 +45,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::quorum::{PeerType, QuorumVerifier, QuorumView};
 use super::types::{Instant, ServerId, ServerState, Vote, Zxid};
-use crate::planted::{self, Bug};
 use crate::proto::election::Notification;
 
 /// What happens to an election.
@@ -386,7 +385,7 @@ impl Election {
             return;
         };
         looking.abstaining.remove(&from);
-        if state == ServerState::Looking && vote.round < self.round && !planted::is(Bug::StaleVoteCounts) {
+        if state == ServerState::Looking && vote.round < self.round {
             return effects.push(self.proposal_to(from));
         }
         if !self.view.is_voter(vote.leader) {
@@ -553,9 +552,6 @@ fn supporters(ballots: &BTreeMap<ServerId, Ballot>, wanted: &Ballot) -> BTreeSet
 /// Whether the server that the vote names leads: it says so itself. If it is this server, it knows of its own round
 /// only. Without this check servers would go on electing one that has just crashed.
 fn leads(ballots: &BTreeMap<ServerId, Ballot>, my_id: ServerId, my_round: i64, vote: &Vote) -> bool {
-    if planted::is(Bug::SettledVoteTrusted) {
-        return true;
-    }
     if vote.leader == my_id {
         return vote.round == my_round;
     }

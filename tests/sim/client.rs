@@ -255,7 +255,9 @@ impl World {
                     self.client_sends(index, XID_PING, OpCode::Ping, |_| {});
                 }
                 let client = &mut self.clients[index];
-                let closing = client.pending.back().is_some_and(|last| last.op == Op::Close);
+                // Some go on asking, to no avail.
+                let closing = client.pending.iter().any(|pending| pending.op == Op::Close);
+                let closing = closing && client.chance.chance(80);
                 if now_us >= client.asks_at_us && !client.silent && !closing && client.pending.len() < depth {
                     client.asks_at_us = now_us + think_us / 2 + client.chance.below(think_us as usize + 1) as u64;
                     let op = client.choose();

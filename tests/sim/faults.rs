@@ -143,7 +143,9 @@ impl World {
             Fault::Blackout => (0..self.servers.len()).for_each(|server| self.strike(Fault::PowerOff(server))),
             Fault::Light => {
                 for server in 0..self.servers.len() {
-                    let delay = self.chance.below(1_000_000) as u64;
+                    // Some are missed for a while, and the others must do with what they have.
+                    let most = if self.chance.chance(25) { 15_000_000 } else { 1_000_000 };
+                    let delay = self.chance.below(most) as u64;
                     self.after(delay, Happening::Fault(Fault::PowerOn(server)));
                 }
             }
