@@ -9,7 +9,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_lite::io::{ReadHalf, WriteHalf, split};
@@ -23,7 +23,7 @@ use super::listener;
 use super::mesh::Queue;
 use super::peers::Order;
 use super::upkeep::Upkeep;
-use crate::proto::quorum::{Packet, PacketKind};
+use crate::proto::quorum::{HandOver, Packet, PacketKind};
 use crate::server::config::{Config, EnsembleConfig};
 use crate::storage::epoch;
 use crate::storage::recovery::{self, Recovery};
@@ -43,6 +43,8 @@ const SHORT_BYTES_MAX: usize = 16 << 10;
 /// How often a leader that refuses the connection is tried again, and how long to wait before each time: it opens its
 /// port only when it knows that it leads.
 const DIAL_PAUSES_MS: [u64; 9] = [5, 10, 20, 40, 80, 100, 100, 100, 100];
+/// How long a server that stops waits for the other ends to take what was sent last.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(500);
 /// While the learner's disk is at work, its link is looked at this often.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
@@ -60,6 +62,8 @@ pub struct LearnerPort {
     packet_bytes_max: usize,
     links: RefCell<BTreeMap<LinkId, Rc<Link>>>,
     next_link: Cell<LinkId>,
+    /// Links over which something may still be sent, closed ones included.
+    sending: Cell<usize>,
     accepting: RefCell<Vec<JoinHandle<()>>>,
 }
 
@@ -97,6 +101,7 @@ impl LearnerPort {
             packet_bytes_max: 2 * config.max_buffer_bytes as usize,
             links: RefCell::default(),
             next_link: Cell::new(0),
+            sending: Cell::new(0),
             accepting: RefCell::default(),
         }
     }
@@ -131,6 +136,12 @@ impl LearnerPort {
             Effect::Look(standing) => {
                 let (last_zxid, current_epoch) = (standing.zxid, standing.epoch.0.into());
                 self.to_election.push(Order::Look { last_zxid, current_epoch });
+            }
+            Effect::Succeed(HandOver { successor, supporters }, zxid) => {
+                self.to_election.push(Order::Succeed { leader: successor, zxid, supporters });
+            }
+            Effect::Leave => {
+                glommio::spawn_local(async move { port.leave().await }).detach();
             }
             Effect::Dial(leader) => {
                 glommio::spawn_local(async move { port.dial(leader).await }).detach();
@@ -176,6 +187,16 @@ impl LearnerPort {
             tracing::info!("Closing link {link}: {why}");
             found.out.push(Outgoing::End);
         }
+    }
+
+    /// Lets the last words out, and takes no more part in elections.
+    async fn leave(self: Rc<Self>) {
+        let since = Instant::now();
+        while self.sending.get() > 0 && since.elapsed() < LAST_WORDS_PATIENCE {
+            glommio::timer::sleep(BUSY_PAUSE).await;
+        }
+        self.to_election.push(Order::Leave);
+        self.broadcast.happened([Event::Left]);
     }
 
     async fn save_epochs(self: Rc<Self>, epochs: Epochs) {
@@ -310,7 +331,13 @@ impl LearnerPort {
         let link = Rc::new(Link::default());
         self.links.borrow_mut().insert(id, Rc::clone(&link));
         let (read, write) = split(stream);
-        glommio::spawn_local(write_all(link, write)).detach();
+        let port = Rc::clone(self);
+        self.sending.set(self.sending.get() + 1);
+        glommio::spawn_local(async move {
+            write_all(link, write).await;
+            port.sending.set(port.sending.get() - 1);
+        })
+        .detach();
         let port = Rc::clone(self);
         glommio::spawn_local(async move {
             let error = port.read(id, read).await;

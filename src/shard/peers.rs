@@ -9,7 +9,7 @@
 //! anybody: a peer that is slow, silent or malformed holds up itself alone.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -23,6 +23,7 @@ use std::time::Duration;
 use bytes::{Buf as _, BytesMut};
 use futures_lite::{AsyncRead, AsyncWrite, future};
 use glommio::net::{TcpListener, TcpStream};
+use glommio::task::JoinHandle;
 
 use super::clock::Clock;
 use super::listener;
@@ -68,18 +69,32 @@ pub enum Order {
         /// Zxid of the reconfiguration.
         zxid: Zxid,
     },
+    /// The leader stops and has named the next one; answered as [`Order::Look`] is.
+    Succeed {
+        /// The server that is to lead.
+        leader: ServerId,
+        /// The last transaction here.
+        zxid: Zxid,
+        /// Participants that were told the same.
+        supporters: BTreeSet<ServerId>,
+    },
     /// Another configuration is in force or was proposed.
     View(QuorumView),
+    /// The server stops: it gives its election port up, so that others see at once that no vote is to come from here.
+    Leave,
 }
 
-impl From<Order> for election::Event {
-    fn from(order: Order) -> election::Event {
-        match order {
+impl Order {
+    /// What it is to the election; nothing if it is none of its business.
+    fn into_event(self) -> Option<election::Event> {
+        Some(match self {
             Order::Look { last_zxid, current_epoch } => election::Event::Look { last_zxid, current_epoch },
             Order::Established { epoch } => election::Event::Established { epoch },
             Order::Appointed { leader, zxid } => election::Event::Appointed { leader, zxid },
+            Order::Succeed { leader, zxid, supporters } => election::Event::Succeed { leader, zxid, supporters },
             Order::View(view) => election::Event::View(view),
-        }
+            Order::Leave => return None,
+        })
     }
 }
 
@@ -188,6 +203,8 @@ pub struct Peers {
     clock: Clock,
     /// Something happened that may have changed when a clock is to ring.
     rearm: Notify,
+    /// [`Order::Leave`] has come: nothing is done any more.
+    left: Cell<bool>,
 }
 
 /// What is to be written to a socket, and whether it is to be closed then.
@@ -235,6 +252,7 @@ impl Peers {
             reports,
             clock,
             rearm: Notify::default(),
+            left: Cell::new(false),
         });
         glommio::spawn_local(Rc::clone(&peers).obey(sockets, orders)).detach();
         peers
@@ -243,12 +261,18 @@ impl Peers {
     async fn obey(self: Rc<Self>, sockets: Vec<OwnedFd>, orders: Rc<Queue<Order>>) {
         // Before the first order there is nothing to vote with, and nobody is answered.
         self.take(orders.next().await);
-        for socket in sockets {
-            glommio::spawn_local(Rc::clone(&self).accept(listener::adopt(socket))).detach();
-        }
+        let accepting: Vec<_> = sockets
+            .into_iter()
+            .map(|socket| glommio::spawn_local(Rc::clone(&self).accept(listener::adopt(socket))).detach())
+            .collect();
         glommio::spawn_local(Rc::clone(&self).ring()).detach();
-        loop {
+        while !self.left.get() {
             self.take(orders.next().await);
+        }
+        accepting.iter().for_each(JoinHandle::cancel);
+        for wire in self.wires.take().into_values() {
+            wire.closing.set(true);
+            wire.wake();
         }
     }
 
@@ -256,7 +280,10 @@ impl Peers {
         if let Order::View(view) = &order {
             self.drive(Input::Links(links::Event::View(view.clone())));
         }
-        self.drive(Input::Election(order.into()));
+        match order.into_event() {
+            Some(event) => self.drive(Input::Election(event)),
+            None => self.left.set(true),
+        }
     }
 
     async fn accept(self: Rc<Self>, listener: TcpListener) {
@@ -280,7 +307,7 @@ impl Peers {
 
     /// Rings the clocks of the state machines.
     async fn ring(self: Rc<Self>) {
-        loop {
+        while !self.left.get() {
             let now = self.clock.now();
             let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
             let (election, links) = (self.election.borrow().wake_at(), self.links.borrow().wake_at());
@@ -306,6 +333,9 @@ impl Peers {
 
     /// Hands an event over and carries out what comes of it, to the last.
     fn drive(self: &Rc<Self>, first: Input) {
+        if self.left.get() {
+            return;
+        }
         let now = self.clock.now();
         let mut inputs = VecDeque::from([first]);
         while let Some(input) = inputs.pop_front() {
@@ -411,6 +441,9 @@ impl Peers {
 
     /// Serves a socket in a task of its own, to its end.
     fn serve(self: &Rc<Self>, link: LinkId, mut stream: TcpStream, greets: bool) {
+        if self.left.get() {
+            return;
+        }
         if let Err(error) = listener::keep_alive(&stream) {
             tracing::warn!("Cannot set options of a connection between servers: {error}");
         }

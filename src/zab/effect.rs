@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::proto::quorum::HandOver;
 use crate::storage::snapshot_format::SnapshotSource;
 use crate::tree::Tree;
 use crate::types::{Epoch, ServerId, Zxid};
@@ -52,7 +53,7 @@ pub struct Epochs {
 /// What the driver does, in the order in which it comes.
 ///
 /// Those that take time are answered by an event: [`Effect::SaveEpochs`], [`Effect::Truncate`], [`Effect::Install`],
-/// [`Effect::Reload`], [`Effect::Look`] and [`Effect::Dial`]. At most one of the first four is under way at a time.
+/// [`Effect::Reload`], [`Effect::Look`], [`Effect::Succeed`], [`Effect::Leave`] and [`Effect::Dial`]. At most one of the first four is under way at a time.
 /// Transactions to be logged are not among them, because they are many: see `Peer::take_log`.
 #[derive(Debug)]
 pub enum Effect {
@@ -72,6 +73,10 @@ pub enum Effect {
     Reload,
     /// Begins an election with this vote.
     Look(Standing),
+    /// There is no election: the leader that stops has named the next. With it comes the last transaction here.
+    Succeed(HandOver, Zxid),
+    /// Takes no more part in elections, sends what is still to be sent, and reports `Event::Left`.
+    Leave,
     /// Connects to the leader's learner port.
     Dial(ServerId),
     /// Opens the learner port.

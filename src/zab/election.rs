@@ -82,6 +82,15 @@ pub enum Event {
         /// Zxid of the reconfiguration.
         zxid: Zxid,
     },
+    /// The leader stops and has named the next one: what [`Event::Look`] would end with is known without asking.
+    Succeed {
+        /// The server that is to lead.
+        leader: ServerId,
+        /// The last transaction in this server's log.
+        zxid: Zxid,
+        /// Participants that were told the same.
+        supporters: BTreeSet<ServerId>,
+    },
     /// Another configuration is in force or was proposed. While looking, the election starts again.
     View(QuorumView),
 }
@@ -275,6 +284,13 @@ impl Election {
                 self.current = Vote { leader, zxid, round: NO_ROUND, peer_epoch: NO_ROUND };
                 self.state = self.state_under(leader);
                 self.looking = None;
+            }
+            Event::Succeed { leader, zxid, supporters } => {
+                // The same with all who were told; the epoch stays the old one's before the new leader is established.
+                let vote = Vote { leader, zxid, round: self.round, peer_epoch: self.current.peer_epoch };
+                (self.current, self.state) = (vote, self.state_under(leader));
+                self.looking = None;
+                effects.push(Effect::Elected(Elected { state: self.state, vote, supporters, took_ms: 0 }));
             }
             Event::View(view) => {
                 let same = self.view.same_content(&view);

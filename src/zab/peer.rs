@@ -26,7 +26,7 @@ use super::leader::{self, Leader, Past};
 use super::learner::{self, Learner, State};
 use super::quorum::QuorumView;
 use crate::planted::{self, Bug};
-use crate::proto::quorum::Packet;
+use crate::proto::quorum::{HandOver, Packet};
 use crate::request::containers;
 use crate::request::pipeline::{Answer, Ask, CommitBatch, Orphan, Pipeline, Proposals};
 use crate::request::prepare::Rules;
@@ -67,6 +67,10 @@ pub enum Event {
     HistoryLost,
     /// See [`Effect::Install`].
     Installed,
+    /// The server is to stop: it hands over what it has to do and takes on nothing more.
+    Leave,
+    /// See [`Effect::Leave`].
+    Left,
     /// Some time has passed. To come several times in each `tickTime`.
     Tick,
 }
@@ -101,6 +105,23 @@ pub struct Ordering {
 
 /// The zxid of a server that must not vote.
 const NO_VOTE: Zxid = Zxid(-1);
+/// How long a leader that stops waits for a follower that has everything, and a learner for the leader's answers to what its
+/// clients have asked. After that they go without.
+pub const LEAVE_PATIENCE_MS: u64 = 1000;
+
+/// How far a server has come that is to stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Leaving {
+    /// It goes on with what it has accepted, until then at most.
+    Draining { until: Instant },
+    /// It has no role any more, and [`Effect::Leave`] is out.
+    Ending,
+    /// Nothing is left to be done.
+    Left,
+}
+
+/// Why a role ends that ends because the server does.
+const STOPS: &str = "this server stops";
 
 enum Role {
     /// The last role has ended, and the disk is still at work for it.
@@ -169,6 +190,12 @@ pub struct Peer {
     /// The history was lost: no vote, and no epoch acknowledged, before a leader's state is durable here.
     in_doubt: bool,
     role: Role,
+    /// Whom the leader that stopped has named, until this server is settled.
+    successor: Option<HandOver>,
+    /// Set once the server is to stop.
+    leaving: Option<Leaving>,
+    /// Everything in the log is known to be committed, since the last role ended.
+    all_committed: bool,
     output: Output,
 }
 
@@ -198,6 +225,9 @@ impl Peer {
             disk_at_work: false,
             in_doubt,
             role: Role::Settling(data_tree),
+            successor: None,
+            leaving: None,
+            all_committed: false,
             output: Output::default(),
         };
         peer.look_when_settled();
@@ -255,12 +285,22 @@ impl Peer {
                 self.look_when_settled();
             }
             Event::Installed => self.on_installed(),
+            Event::Leave => self.on_leave(now),
+            Event::Left => self.leaving = Some(Leaving::Left),
             Event::Tick => self.on_tick(now, wall),
         }
     }
 
     /// Finishes what the events since the last call have begun, and gives what is to be done.
     pub fn pump(&mut self, now: Instant) -> Output {
+        self.pump_role(now);
+        if let Some(Leaving::Draining { until }) = self.leaving {
+            self.leave_if_drained(now >= until);
+        }
+        std::mem::take(&mut self.output)
+    }
+
+    fn pump_role(&mut self, now: Instant) {
         match &mut self.role {
             Role::Leading(_) => self.pump_leading(now),
             Role::Following(following) => {
@@ -278,7 +318,16 @@ impl Peer {
         if let Some((zxid, _)) = self.output.log.last() {
             self.appended = *zxid;
         }
-        std::mem::take(&mut self.output)
+    }
+
+    /// Whether it was to stop, and there is nothing left to be done.
+    pub fn has_left(&self) -> bool {
+        self.leaving == Some(Leaving::Left)
+    }
+
+    /// Whether everything in its log was known to be committed when the last role ended.
+    pub fn has_all_committed(&self) -> bool {
+        self.all_committed
     }
 
     /// What it serves as, if it serves.
@@ -342,7 +391,56 @@ impl Peer {
         matches!(&self.role, Role::Following(following) if following.learner.is_busy())
     }
 
+    fn on_leave(&mut self, now: Instant) {
+        if self.leaving.is_some() {
+            return;
+        }
+        self.leaving = Some(Leaving::Draining { until: now.after_ms(LEAVE_PATIENCE_MS) });
+        match &self.role {
+            Role::Leading(_) | Role::Following(_) if self.mode().is_none() => self.end_role(STOPS),
+            // It goes on in `leave_if_drained`.
+            Role::Leading(_) | Role::Following(_) => {}
+            _ => self.look_when_settled(),
+        }
+    }
+
+    /// Ends the role of a server that is to stop, once everything that it has accepted is committed, or it is `late`.
+    fn leave_if_drained(&mut self, late: bool) {
+        match &mut self.role {
+            Role::Leading(leading) => {
+                let Leading { leader, state: LeaderState::Ordering(pipeline), .. } = leading.as_mut() else { return };
+                if pipeline.has_proposals() || leader.committed() < leader.last_proposed() {
+                    return;
+                }
+                match leader.successor() {
+                    Some(hand_over) => {
+                        let mut out = leader::Out::default();
+                        leader.hand_over(&hand_over, &mut out);
+                        self.output.effects.append(&mut out.effects);
+                        self.end_role(&format!("this server stops, and server {} leads", hand_over.successor));
+                    }
+                    None if leader.may_hand_over() && !late => {}
+                    None => self.end_role(STOPS),
+                }
+            }
+            Role::Following(following) => {
+                let Following { learner, replica } = following.as_mut();
+                if replica.outstanding() == 0 || late {
+                    learner.leave();
+                }
+                if learner.has_left() {
+                    self.end_role(STOPS);
+                }
+            }
+            // It leaves when it is settled.
+            _ => {}
+        }
+    }
+
     fn on_ask(&mut self, now: Instant, wall: WallMs, ask: Ask) {
+        if self.leaving.is_some() {
+            return;
+        }
         match &mut self.role {
             Role::Leading(leading) => {
                 if let LeaderState::Ordering(pipeline) = &mut leading.state {
@@ -356,6 +454,9 @@ impl Peer {
     }
 
     fn on_elected(&mut self, now: Instant, elected: ServerId, supporters: BTreeSet<ServerId>) {
+        if self.leaving.is_some() {
+            return;
+        }
         let data_tree = match std::mem::replace(&mut self.role, Role::Changing) {
             Role::Looking(data_tree) => data_tree,
             // The result of an election that was given up.
@@ -388,7 +489,7 @@ impl Peer {
 
     fn on_leader_connected(&mut self, now: Instant, wall: WallMs, link: LinkId) {
         let data_tree = match std::mem::replace(&mut self.role, Role::Changing) {
-            Role::Dialing(data_tree) => data_tree,
+            Role::Dialing(data_tree) if self.leaving.is_none() => data_tree,
             role => {
                 self.role = role;
                 return self.output.effects.push(Effect::Close(link, "no leader is looked for any more".to_owned()));
@@ -462,7 +563,9 @@ impl Peer {
     fn on_tick(&mut self, now: Instant, wall: WallMs) {
         match &mut self.role {
             Role::Leading(leading) => {
-                if let LeaderState::Ordering(pipeline) = &mut leading.state {
+                if let LeaderState::Ordering(pipeline) = &mut leading.state
+                    && self.leaving.is_none()
+                {
                     for (session, timeout_ms) in pipeline.tick(now, wall) {
                         let note = format!("Expiring session {session}, timeout of {timeout_ms}ms exceeded");
                         self.output.notes.push(note);
@@ -506,6 +609,7 @@ impl Peer {
         }
         if let Role::Leading(leading) = &mut self.role
             && let LeaderState::Ordering(pipeline) = &mut leading.state
+            && self.leaving.is_none()
         {
             for ask in asks {
                 pipeline.handle(now, wall, ask);
@@ -575,7 +679,7 @@ impl Peer {
 
     fn after_learner(&mut self, out: learner::Out) {
         let Role::Following(following) = &mut self.role else { return };
-        let learner::Out { effects, log, established, activated, failed } = out;
+        let learner::Out { effects, log, established, activated, handed_over, failed } = out;
         if let Some((zxid, _)) = log.last() {
             self.appended = *zxid;
         }
@@ -602,14 +706,20 @@ impl Peer {
             self.output.effects.push(Effect::Serve(mode, replica.tree().clone(), learner.epoch()));
         }
         if let Some(why) = failed {
+            return self.end_role(&why);
+        }
+        if let Some(hand_over) = handed_over {
+            let why = format!("the leader stops, and server {} is to lead", hand_over.successor);
+            self.successor = Some(hand_over);
             self.end_role(&why);
         }
     }
 
-    /// The server looks for a leader again, as soon as its tree is what its log says.
+    /// The server looks for a leader again, as soon as its tree is what its log says; or it leaves.
     fn end_role(&mut self, why: &str) {
         let was = self.mode();
         let mut reload = false;
+        self.all_committed = false;
         let data_tree = match std::mem::replace(&mut self.role, Role::Changing) {
             Role::Leading(leading) => {
                 let Leading { leader, state, .. } = *leading;
@@ -618,12 +728,14 @@ impl Peer {
                     self.output.effects.push(Effect::Close(link, "the leader steps down".to_owned()));
                 }
                 self.output.effects.push(Effect::Unlisten);
+                self.all_committed = was.is_some() && leader.committed() == leader.last_proposed();
                 for (zxid, payload) in leader.into_outstanding() {
                     self.history.push(zxid, payload);
                 }
                 match state {
                     LeaderState::Waiting(data_tree) => *data_tree,
                     LeaderState::Ordering(mut pipeline) => {
+                        self.all_committed &= !pipeline.has_proposals();
                         self.log_unproposed(&mut pipeline);
                         pipeline.into_head()
                     }
@@ -634,6 +746,7 @@ impl Peer {
                 self.output.notes.push(format!("Shutdown Follower: {why}"));
                 self.output.effects.push(Effect::Close(learner.link(), why.to_owned()));
                 reload = learner.is_ahead_of_disk();
+                self.all_committed = learner.has_all_committed();
                 for (payload, logged) in learner.take_uncommitted() {
                     replica.commit(&logged);
                     self.history.push(logged.header.zxid, payload);
@@ -674,6 +787,13 @@ impl Peer {
         if self.disk_at_work || self.durable < self.appended {
             return;
         }
+        if let Some(leaving) = &mut self.leaving {
+            if let Leaving::Draining { .. } = leaving {
+                *leaving = Leaving::Ending;
+                self.output.effects.push(Effect::Leave);
+            }
+            return;
+        }
         self.role = match std::mem::replace(&mut self.role, Role::Changing) {
             Role::Settling(data_tree) => {
                 let zxid = data_tree.tree().zxid();
@@ -684,7 +804,10 @@ impl Peer {
                 let zxid = if self.in_doubt { NO_VOTE } else { zxid };
                 // Zxids of one epoch look alike.
                 let zxid = if planted::is(Bug::VoteIgnoresLog) { Zxid(zxid.0 | 0xffff_ffff) } else { zxid };
-                self.output.effects.push(Effect::Look(Standing { epoch: self.epochs.current, zxid }));
+                self.output.effects.push(match self.successor.take() {
+                    Some(hand_over) if !self.in_doubt => Effect::Succeed(hand_over, zxid),
+                    _ => Effect::Look(Standing { epoch: self.epochs.current, zxid }),
+                });
                 Role::Looking(data_tree)
             }
             role => role,

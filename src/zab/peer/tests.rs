@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use super::*;
 use crate::proto::client::AclList;
 use crate::proto::op::{OpCode, WriteOp};
+use crate::proto::quorum::PacketKind;
 use crate::request::pipeline::{SessionChange, WriteRequest};
 use crate::storage::snapshot_format::{Decoder, Encoder, Form};
 use crate::tree::Outcome;
@@ -16,6 +17,7 @@ use crate::zab::effect::LAST_COUNTER;
 use crate::zab::quorum::QuorumVerifier;
 use std::sync::Arc;
 
+mod hand_over;
 mod hazards;
 
 const TICK_MS: u64 = 2000;
@@ -58,6 +60,8 @@ struct Server {
     /// What was on its disk was lost.
     in_doubt: bool,
     looking: Option<Standing>,
+    /// Whom the leader that stopped has named.
+    named: Option<HandOver>,
     listening: bool,
     serving: Option<(Mode, Tree)>,
     replies: Vec<(i32, Outcome)>,
@@ -83,6 +87,8 @@ struct Cluster {
     cut: BTreeSet<(i64, i64)>,
     view: QuorumView,
     last_counter: u32,
+    /// Servers that say of themselves what Apache's do, and no more.
+    strangers: BTreeSet<i64>,
 }
 
 use crate::proto::txn::LoggedTxn;
@@ -98,6 +104,7 @@ impl Cluster {
             cut: BTreeSet::new(),
             view,
             last_counter: LAST_COUNTER,
+            strangers: BTreeSet::new(),
         };
         let ids: Vec<i64> = cluster.view.current().members().map(|member| member.id.0).collect();
         for id in ids {
@@ -111,6 +118,7 @@ impl Cluster {
                     disk_stuck: false,
                     in_doubt: false,
                     looking: None,
+                    named: None,
                     listening: false,
                     serving: None,
                     replies: Vec::new(),
@@ -167,7 +175,7 @@ impl Cluster {
         let server = self.servers.get_mut(&id).unwrap();
         server.peer = None;
         server.unflushed.clear();
-        (server.looking, server.listening, server.serving) = (None, false, None);
+        (server.looking, server.named, server.listening, server.serving) = (None, None, false, None);
         for link in self.links.values_mut().filter(|link| link.learner == id || link.leader == id) {
             link.open = false;
         }
@@ -196,11 +204,11 @@ impl Cluster {
     fn pump(&mut self, id: i64) {
         let now = self.now;
         let server = self.servers.get_mut(&id).unwrap();
-        let output = server.peer.as_mut().unwrap().pump(now);
+        let mut output = server.peer.as_mut().unwrap().pump(now);
         server.unflushed.extend(output.log);
         server.notes.extend(output.notes);
         let mut then = Vec::new();
-        for effect in output.effects {
+        for effect in std::mem::take(&mut output.effects) {
             match effect {
                 Effect::Send(link, bytes) => self.send(id, link, Sent::Bytes(bytes)),
                 Effect::SendSnapshot(link, source) => self.send(id, link, Sent::Snapshot(source)),
@@ -238,12 +246,25 @@ impl Cluster {
                 Effect::Dial(leader) => then.push(self.dial(id, leader.0)),
                 Effect::Listen => self.server(id).listening = true,
                 Effect::Unlisten => self.server(id).listening = false,
+                Effect::Succeed(hand_over, _) => self.server(id).named = Some(hand_over),
+                Effect::Leave => then.push(Event::Left),
                 Effect::Serve(mode, tree, _) => self.server(id).serving = Some((mode, tree)),
-                Effect::Unserve => self.server(id).serving = None,
+                Effect::Unserve => {
+                    self.show(id, std::mem::take(&mut output.batches));
+                    self.server(id).serving = None;
+                }
             }
         }
+        self.show(id, output.batches);
+        self.server(id).answers.extend(output.answers);
+        for event in then {
+            self.event(id, event);
+        }
+    }
+
+    fn show(&mut self, id: i64, batches: Vec<CommitBatch>) {
         let server = self.server(id);
-        for batch in output.batches {
+        for batch in batches {
             for commit in batch.commits {
                 match (commit.to, commit.session) {
                     (Some((CNXN, _)), SessionChange::Opened { session, .. }) => server.opened.push(session),
@@ -252,10 +273,6 @@ impl Cluster {
                 }
             }
             server.serving.as_mut().expect("only who serves makes anything visible").1 = batch.tree;
-        }
-        server.answers.extend(output.answers);
-        for event in then {
-            self.event(id, event);
         }
     }
 
@@ -308,6 +325,14 @@ impl Cluster {
 
     /// Whoever looks hears who leads: a leader that serves, or the furthest of a quorum that looks.
     fn elect(&mut self) {
+        let named: BTreeMap<i64, HandOver> =
+            self.servers.iter_mut().filter_map(|(id, server)| Some((*id, server.named.take()?))).collect();
+        let mut ids: Vec<i64> = named.keys().copied().collect();
+        ids.sort_by_key(|id| ServerId(*id) != named[id].successor);
+        for id in ids {
+            let HandOver { successor, supporters } = named[&id].clone();
+            self.event(id, Event::Elected(successor, supporters));
+        }
         let leader =
             self.servers.iter().find(|(_, s)| matches!(s.serving, Some((Mode::Leading, _)))).map(|(id, _)| *id);
         let looking: BTreeMap<i64, Standing> =
@@ -370,7 +395,10 @@ impl Cluster {
                 let parsed = &mut link.parsed[usize::from(up)];
                 parsed.extend_from_slice(&bytes);
                 let mut packets = Vec::new();
-                while let Some(packet) = Packet::parse(parsed, 1 << 20).unwrap() {
+                while let Some(mut packet) = Packet::parse(parsed, 1 << 20).unwrap() {
+                    if packet.kind == PacketKind::FollowerInfo && self.strangers.contains(&from) {
+                        packet.data = packet.data.map(|data| data.slice(..20));
+                    }
                     packets.push(packet);
                 }
                 for packet in packets {
