@@ -426,8 +426,7 @@ mod tests {
 
     #[test]
     fn old_learners_say_less_of_themselves() {
-        let info =
-            LearnerInfo { sid: 7, protocol_version: PROTOCOL_VERSION, config_version: 3, knows_hand_over: true };
+        let info = LearnerInfo { sid: 7, protocol_version: PROTOCOL_VERSION, config_version: 3, knows_hand_over: true };
         let whole = info.encode();
         assert_eq!(LearnerInfo::decode(&whole), Ok(info));
         // As Apache's: the rest of the record is the same.

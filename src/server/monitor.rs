@@ -31,6 +31,8 @@ pub struct Figures<'a> {
     pub data_bytes: u64,
     /// Open ones.
     pub sessions: usize,
+    /// Open ones that only this server knows.
+    pub local_sessions: usize,
     /// Since the start.
     pub uptime_ms: u128,
     /// Of this process.
@@ -46,7 +48,7 @@ pub struct Figures<'a> {
 }
 
 /// Counters of what is not here.
-const ABSENT_COUNTERS: [&str; 44] = [
+const ABSENT_COUNTERS: [&str; 43] = [
     "add_dead_watcher_stall_time",
     "cnxn_closed_without_zk_server_running",
     "commit_count",
@@ -61,7 +63,6 @@ const ABSENT_COUNTERS: [&str; 44] = [
     "insecure_admin_count",
     "learner_commit_received_count",
     "learner_proposal_received_count",
-    "local_sessions",
     "looking_count",
     "non_mtls_local_conn_count",
     "non_mtls_remote_conn_count",
@@ -172,6 +173,7 @@ impl Figures<'_> {
         lines.put("outstanding_requests", self.outstanding);
         lines.put("znode_count", self.znodes);
         lines.put("global_sessions", self.sessions);
+        lines.put("local_sessions", self.local_sessions);
         lines.put("last_client_response_size", c.last_reply_bytes.map_or(-1, |bytes| bytes as i64));
         lines.put("packets_sent", c.sent);
         lines.put("packets_received", c.received);

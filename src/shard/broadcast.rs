@@ -213,10 +213,10 @@ impl Broadcast {
         loop {
             glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
             match &*self.engine.borrow() {
-                Engine::Standalone(pipeline) => self.questions.answer_for_order(pipeline.head(), Some(pipeline)),
+                Engine::Standalone(pipeline) => self.questions.answer_for_order(pipeline.head(), Some(pipeline), 0),
                 Engine::Ensemble(peer) => {
                     if let Some((head, _)) = peer.state() {
-                        self.questions.answer_for_order(head, peer.pipeline());
+                        self.questions.answer_for_order(head, peer.pipeline(), peer.local_sessions());
                     }
                 }
             }
@@ -350,6 +350,7 @@ impl Broadcast {
                     self.serve(Some((mode, tree.clone())));
                     self.effects.push(Effect::Serve(mode, tree, epoch));
                 }
+                Effect::ServeReadOnly(tree) => self.serve(Some((Mode::ReadOnly, tree))),
                 Effect::Unserve => {
                     // What was committed is for those who are still there.
                     self.tell_outcomes(&mut output.batches, &mut output.answers);

@@ -162,7 +162,8 @@ impl LearnerPort {
                 tracing::info!("{} in epoch {epoch}: clients are served", mode_name(mode));
                 self.to_election.push(Order::Established { epoch: epoch.0.into() });
             }
-            Effect::Unserve => {}
+            // The client shards know it already.
+            Effect::ServeReadOnly(_) | Effect::Unserve => {}
         }
     }
 
@@ -481,5 +482,6 @@ fn mode_name(mode: Mode) -> &'static str {
         Mode::Leading => "LEADING",
         Mode::Following => "FOLLOWING",
         Mode::Observing => "OBSERVING",
+        Mode::ReadOnly => "LOOKING",
     }
 }

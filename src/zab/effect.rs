@@ -85,6 +85,8 @@ pub enum Effect {
     Unlisten,
     /// Serves clients, from this version of the tree on. The election is to answer with this epoch.
     Serve(Mode, Tree, Epoch),
+    /// Serves reads of this version of the tree, to clients that ask for no more, while there is no leader.
+    ServeReadOnly(Tree),
     /// Serves clients no more.
     Unserve,
 }
@@ -107,6 +109,8 @@ pub enum Mode {
     Following,
     /// It only learns.
     Observing,
+    /// It looks for a leader, and answers reads from what it has.
+    ReadOnly,
 }
 
 /// Why a role ended: a sentence for the log.
@@ -119,6 +123,7 @@ impl Mode {
             Mode::Leading => "leader",
             Mode::Following => "follower",
             Mode::Observing => "observer",
+            Mode::ReadOnly => "read-only",
         }
     }
 }

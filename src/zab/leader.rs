@@ -408,7 +408,7 @@ impl Leader {
                 let data = quorum::encode_revalidated(*session, *valid);
                 (cnxn, Packet::with(PacketKind::Revalidate, Zxid(-1), data))
             }
-            Answer::Attached { .. } | Answer::Replied(_) | Answer::Throttled(_) | Answer::Close(_) => return,
+            _ => return,
         };
         if self.learners.contains_key(&cnxn.slot) {
             send(cnxn.slot, &packet, out);

@@ -20,6 +20,8 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use self::leaving::Leaving;
+use self::read_only::answer_read_only;
 use super::effect::{Effect, Epochs, LinkId, Mode, Settings, Standing};
 use super::history::History;
 use super::leader::{self, Leader, Past};
@@ -28,6 +30,7 @@ use super::quorum::QuorumView;
 use crate::planted::{self, Bug};
 use crate::proto::quorum::{HandOver, Packet};
 use crate::request::containers;
+use crate::request::local::{self, LocalSessions};
 use crate::request::pipeline::{Answer, Ask, CommitBatch, Orphan, Pipeline, Proposals};
 use crate::request::prepare::Rules;
 use crate::request::replica::Replica;
@@ -101,28 +104,14 @@ pub struct Ordering {
     pub digests: bool,
     /// How long touches may be on their way to the leader's table of sessions, in ms.
     pub grace_ms: u64,
+    /// Set if new sessions are local.
+    pub local_sessions: Option<local::Rules>,
+    /// Set if reads are served after so many ms without a leader.
+    pub read_only_after_ms: Option<u64>,
 }
 
 /// The zxid of a server that must not vote.
 const NO_VOTE: Zxid = Zxid(-1);
-/// How long a leader that stops waits for a follower that has everything, and a learner for the leader's answers to what its
-/// clients have asked. After that they go without.
-pub const LEAVE_PATIENCE_MS: u64 = 1000;
-
-/// How far a server has come that is to stop.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Leaving {
-    /// It goes on with what it has accepted, until then at most.
-    Draining { until: Instant },
-    /// It has no role any more, and [`Effect::Leave`] is out.
-    Ending,
-    /// Nothing is left to be done.
-    Left,
-}
-
-/// Why a role ends that ends because the server does.
-const STOPS: &str = "this server stops";
-
 enum Role {
     /// The last role has ended, and the disk is still at work for it.
     Settling(DataTree),
@@ -190,6 +179,10 @@ pub struct Peer {
     /// The history was lost: no vote, and no epoch acknowledged, before a leader's state is durable here.
     in_doubt: bool,
     role: Role,
+    /// Since when a leader is looked for, as far as the last tick knows.
+    looking_since: Option<Instant>,
+    /// Set while reads alone are served: the sessions of those who come for them.
+    read_only: Option<LocalSessions>,
     /// Whom the leader that stopped has named, until this server is settled.
     successor: Option<HandOver>,
     /// Set once the server is to stop.
@@ -225,6 +218,8 @@ impl Peer {
             disk_at_work: false,
             in_doubt,
             role: Role::Settling(data_tree),
+            looking_since: None,
+            read_only: None,
             successor: None,
             leaving: None,
             all_committed: false,
@@ -357,6 +352,15 @@ impl Peer {
         })
     }
 
+    /// Sessions that only this server knows.
+    pub fn local_sessions(&self) -> usize {
+        match &self.role {
+            Role::Following(following) => following.replica.local_sessions(),
+            Role::Leading(_) => self.pipeline().map_or(0, Pipeline::local_sessions),
+            _ => self.read_only.as_ref().map_or(0, LocalSessions::len),
+        }
+    }
+
     /// The order of writes, if it is this server's to make.
     pub fn pipeline(&self) -> Option<&Pipeline> {
         match &self.role {
@@ -391,52 +395,6 @@ impl Peer {
         matches!(&self.role, Role::Following(following) if following.learner.is_busy())
     }
 
-    fn on_leave(&mut self, now: Instant) {
-        if self.leaving.is_some() {
-            return;
-        }
-        self.leaving = Some(Leaving::Draining { until: now.after_ms(LEAVE_PATIENCE_MS) });
-        match &self.role {
-            Role::Leading(_) | Role::Following(_) if self.mode().is_none() => self.end_role(STOPS),
-            // It goes on in `leave_if_drained`.
-            Role::Leading(_) | Role::Following(_) => {}
-            _ => self.look_when_settled(),
-        }
-    }
-
-    /// Ends the role of a server that is to stop, once everything that it has accepted is committed, or it is `late`.
-    fn leave_if_drained(&mut self, late: bool) {
-        match &mut self.role {
-            Role::Leading(leading) => {
-                let Leading { leader, state: LeaderState::Ordering(pipeline), .. } = leading.as_mut() else { return };
-                if pipeline.has_proposals() || leader.committed() < leader.last_proposed() {
-                    return;
-                }
-                match leader.successor() {
-                    Some(hand_over) => {
-                        let mut out = leader::Out::default();
-                        leader.hand_over(&hand_over, &mut out);
-                        self.output.effects.append(&mut out.effects);
-                        self.end_role(&format!("this server stops, and server {} leads", hand_over.successor));
-                    }
-                    None if leader.may_hand_over() && !late => {}
-                    None => self.end_role(STOPS),
-                }
-            }
-            Role::Following(following) => {
-                let Following { learner, replica } = following.as_mut();
-                if replica.outstanding() == 0 || late {
-                    learner.leave();
-                }
-                if learner.has_left() {
-                    self.end_role(STOPS);
-                }
-            }
-            // It leaves when it is settled.
-            _ => {}
-        }
-    }
-
     fn on_ask(&mut self, now: Instant, wall: WallMs, ask: Ask) {
         if self.leaving.is_some() {
             return;
@@ -447,7 +405,12 @@ impl Peer {
                     pipeline.handle(now, wall, ask);
                 }
             }
-            Role::Following(following) if following.learner.is_established() => following.replica.handle(ask),
+            Role::Following(following) if following.learner.is_established() => following.replica.handle(now, ask),
+            Role::Looking(data_tree) => {
+                if let Some(sessions) = &mut self.read_only {
+                    self.output.answers.extend(answer_read_only(sessions, data_tree, now, ask));
+                }
+            }
             // Its client is being told that nobody serves it.
             _ => {}
         }
@@ -457,6 +420,7 @@ impl Peer {
         if self.leaving.is_some() {
             return;
         }
+        self.end_read_only();
         let data_tree = match std::mem::replace(&mut self.role, Role::Changing) {
             Role::Looking(data_tree) => data_tree,
             // The result of an election that was given up.
@@ -502,7 +466,10 @@ impl Peer {
         let (settings, view) = (self.settings, self.view.clone());
         let last = if self.in_doubt { None } else { Some(last) };
         let learner = Learner::new(settings, observer, link, view, self.epochs, last, now, &mut out);
-        let replica = Replica::new(data_tree, self.ordering.digests, self.settings.id.0 as u8, wall);
+        let mut replica = Replica::new(data_tree, self.ordering.digests, self.settings.id.0 as u8, wall);
+        if let Some(rules) = self.ordering.local_sessions {
+            replica.keep_local_sessions(self.new_local_sessions(rules, wall));
+        }
         self.role = Role::Following(Box::new(Following { learner, replica }));
         self.after_learner(out);
     }
@@ -574,9 +541,11 @@ impl Peer {
                 self.as_leader(now, wall, |leader, _, out| leader.tick(now, out));
             }
             Role::Following(following) => {
+                following.replica.tick(now);
                 let link = following.learner.link();
                 self.as_learner(link, |learner, _, out| learner.tick(now, out));
             }
+            Role::Looking(_) => self.look_on(now, wall),
             _ => {}
         }
     }
@@ -622,15 +591,19 @@ impl Peer {
 
     /// The history is a quorum's: clients are served.
     fn begin_ordering(&mut self, now: Instant, wall: WallMs) {
+        let local = self.ordering.local_sessions.map(|rules| self.new_local_sessions(rules, wall));
         let Role::Leading(leading) = &mut self.role else { return };
         let LeaderState::Waiting(data_tree) = &mut leading.state else { return };
         let data_tree = std::mem::take(data_tree.as_mut());
         let epoch = leading.leader.epoch();
         self.output.effects.push(Effect::Serve(Mode::Leading, data_tree.tree().clone(), epoch));
-        let Ordering { rules, containers, digests, grace_ms } = self.ordering;
+        let Ordering { rules, containers, digests, grace_ms, .. } = self.ordering;
         let sessions = Sessions::new(self.settings.tick_ms, grace_ms, self.settings.id.0 as u8, wall);
         let mut pipeline = Pipeline::new(data_tree, sessions, rules, containers, digests, now);
         pipeline.begin_epoch(epoch);
+        if let Some(local) = local {
+            pipeline.keep_local_sessions(local);
+        }
         self.output.notes.extend(pipeline.close_orphans(wall).iter().map(Orphan::to_string));
         leading.state = LeaderState::Ordering(Box::new(pipeline));
     }
@@ -787,12 +760,8 @@ impl Peer {
         if self.disk_at_work || self.durable < self.appended {
             return;
         }
-        if let Some(leaving) = &mut self.leaving {
-            if let Leaving::Draining { .. } = leaving {
-                *leaving = Leaving::Ending;
-                self.output.effects.push(Effect::Leave);
-            }
-            return;
+        if self.leaving.is_some() {
+            return self.leave_settled();
         }
         self.role = match std::mem::replace(&mut self.role, Role::Changing) {
             Role::Settling(data_tree) => {
@@ -815,5 +784,7 @@ impl Peer {
     }
 }
 
+mod leaving;
+mod read_only;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ mod ensemble;
 mod front;
 mod latency;
 mod limits;
+mod members;
 mod points;
 mod scale;
 mod sessions;

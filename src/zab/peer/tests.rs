@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 mod hand_over;
 mod hazards;
+mod local_sessions;
 
 const TICK_MS: u64 = 2000;
 const CNXN: CnxnId = CnxnId { shard: 0, slot: 7, generation: 0 };
@@ -66,6 +67,8 @@ struct Server {
     serving: Option<(Mode, Tree)>,
     replies: Vec<(i32, Outcome)>,
     opened: Vec<SessionId>,
+    /// Ends of sessions that their clients asked for.
+    closed: Vec<SessionChange>,
     answers: Vec<Answer>,
     notes: Vec<String>,
 }
@@ -87,6 +90,8 @@ struct Cluster {
     cut: BTreeSet<(i64, i64)>,
     view: QuorumView,
     last_counter: u32,
+    local_sessions: Option<local::Rules>,
+    read_only_after_ms: Option<u64>,
     /// Servers that say of themselves what Apache's do, and no more.
     strangers: BTreeSet<i64>,
 }
@@ -104,6 +109,8 @@ impl Cluster {
             cut: BTreeSet::new(),
             view,
             last_counter: LAST_COUNTER,
+            local_sessions: None,
+            read_only_after_ms: None,
             strangers: BTreeSet::new(),
         };
         let ids: Vec<i64> = cluster.view.current().members().map(|member| member.id.0).collect();
@@ -123,6 +130,7 @@ impl Cluster {
                     serving: None,
                     replies: Vec::new(),
                     opened: Vec::new(),
+                    closed: Vec::new(),
                     answers: Vec::new(),
                     notes: Vec::new(),
                 },
@@ -157,7 +165,14 @@ impl Cluster {
             last_counter: self.last_counter,
         };
         let rules = Rules { skip_acl: false, digest_scheme: true, enforce_quota: false, reconfig: false };
-        let ordering = Ordering { rules, containers: containers::Settings::default(), digests: true, grace_ms: 200 };
+        let ordering = Ordering {
+            rules,
+            containers: containers::Settings::default(),
+            digests: true,
+            grace_ms: 200,
+            local_sessions: self.local_sessions,
+            read_only_after_ms: self.read_only_after_ms,
+        };
         server.peer = Some(Peer::new(
             settings,
             ordering,
@@ -249,6 +264,7 @@ impl Cluster {
                 Effect::Succeed(hand_over, _) => self.server(id).named = Some(hand_over),
                 Effect::Leave => then.push(Event::Left),
                 Effect::Serve(mode, tree, _) => self.server(id).serving = Some((mode, tree)),
+                Effect::ServeReadOnly(tree) => self.server(id).serving = Some((Mode::ReadOnly, tree)),
                 Effect::Unserve => {
                     self.show(id, std::mem::take(&mut output.batches));
                     self.server(id).serving = None;
@@ -266,6 +282,9 @@ impl Cluster {
         let server = self.server(id);
         for batch in batches {
             for commit in batch.commits {
+                if let (Some(_), SessionChange::Closed(_)) = (commit.to, commit.session) {
+                    server.closed.push(commit.session);
+                }
                 match (commit.to, commit.session) {
                     (Some((CNXN, _)), SessionChange::Opened { session, .. }) => server.opened.push(session),
                     (Some((CNXN, xid)), _) => server.replies.push((xid, commit.outcome)),
@@ -426,6 +445,10 @@ impl Cluster {
     }
 
     fn create(&mut self, at: i64, session: SessionId, xid: i32, path: &str) {
+        self.create_as(at, session, xid, path, 0);
+    }
+
+    fn create_as(&mut self, at: i64, session: SessionId, xid: i32, path: &str, flags: i32) {
         let body: Bytes = {
             use crate::jute::Write as _;
             let mut body = Vec::new();
@@ -436,12 +459,20 @@ impl Cluster {
                 body.put_string("world");
                 body.put_string("anyone");
             });
-            body.put_int(0);
+            body.put_int(flags);
             body.into()
         };
         let op = WriteOp::decode(OpCode::Create, &body, &body);
         assert!(matches!(&op, WriteOp::Create { acl: Some(acl), .. } if *acl == AclList::OPEN), "{op:?}");
-        let forward = Some(Box::new((OpCode::Create as i32, body)));
+        self.ask_with(at, session, xid, op, OpCode::Create, body);
+    }
+
+    fn ask(&mut self, at: i64, session: SessionId, xid: i32, op: WriteOp, code: OpCode) {
+        self.ask_with(at, session, xid, op, code, Bytes::new());
+    }
+
+    fn ask_with(&mut self, at: i64, session: SessionId, xid: i32, op: WriteOp, code: OpCode, body: Bytes) {
+        let forward = Some(Box::new((code as i32, body)));
         let ids = Arc::new(Vec::new());
         let request = WriteRequest { cnxn: CNXN, session, xid, op, ids, capture: false, forward };
         self.event(at, Event::Ask(Ask::Write(request)));

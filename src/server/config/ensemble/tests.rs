@@ -102,8 +102,6 @@ fn one_participant_may_be_an_ensemble() {
 fn what_an_ensemble_cannot_do_yet_is_refused() {
     for (setting, what) in [
         ("reconfigEnabled=true", "an ensemble cannot be reconfigured while it runs yet; allowed: false"),
-        ("localSessionsEnabled=true", "there are no local sessions yet; remove it, and all sessions are global"),
-        ("readonlymode.enabled=true", "there is no read-only mode yet; remove it"),
         ("observerMasterPort=2191", "followers serve no observers yet; remove it, and observers connect to the leader"),
     ] {
         let (loaded, _) = load(&format!("{THREE}{setting}"), &[("d/myid", "1")]);
@@ -115,6 +113,7 @@ fn what_an_ensemble_cannot_do_yet_is_refused() {
 #[test]
 fn values_reach_their_fields() {
     let found = ensemble(&format!("tickTime=2000\n{THREE}"), &[("d/myid", "1")]);
+    assert_eq!((found.local_sessions, found.read_only), (None, false));
     assert_eq!((found.init_limit, found.sync_limit, found.connect_to_learner_master_limit), (10, 5, 10));
     assert_eq!(found.hello_timeout, Duration::from_secs(10));
     assert_eq!(found.connect_timeout, Duration::from_secs(5));

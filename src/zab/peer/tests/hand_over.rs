@@ -27,9 +27,12 @@ fn a_leader_that_stops_names_the_next_and_nobody_votes() {
     c.kill(3);
     c.run(1);
     assert_eq!(c.modes(), [(1, Some(Mode::Following)), (2, Some(Mode::Leading)), (3, None)]);
+    // The client comes back to the same server, with the same session.
+    let password = crate::session::password(session).to_vec();
+    c.event(1, Event::Ask(Ask::Attach { cnxn: CNXN, session, timeout_ms: 30_000, password }));
+    c.deliver_all();
     c.create(1, session, 2, "/after");
     c.deliver_all();
-    // The session was opened at 1, and goes on there as if nothing had been.
     assert!(matches!(c.servers[&1].replies.last(), Some((2, Outcome::Created { .. }))), "{:?}", c.servers[&1].replies);
     c.start(3);
     c.run(2);
@@ -146,7 +149,11 @@ fn an_observer_stops_and_is_told_who_leads() {
     assert_eq!(c.modes()[3], (4, Some(Mode::Observing)));
     c.event(3, Event::Leave);
     c.deliver_all();
-    assert_eq!(c.servers[&4].named.as_ref().map(|named| named.supporters.len()), Some(2), "it does not support anybody");
+    assert_eq!(
+        c.servers[&4].named.as_ref().map(|named| named.supporters.len()),
+        Some(2),
+        "it does not support anybody"
+    );
     c.kill(3);
     c.run(2);
     assert_eq!(c.modes()[3], (4, Some(Mode::Observing)));
