@@ -35,6 +35,8 @@
 //!
 //! * The wait for better votes ends early if there is nobody left to cast one: every participant's vote of this round is
 //!   in, or it says that it casts none, or its host refuses connections.
+//! * A server that was told a vote while it still followed, and looks now, is told again; Apache's waits for the next
+//!   notification that is due, 200 ms later.
 //! * A connection that comes up in an election is sent the present vote, never an old one; what a settled server said
 //!   last is not repeated.
 //! * The round does not start at 0 again when the configuration changes. It may with others.
@@ -428,10 +430,15 @@ impl Election {
             false
         };
         looking.received.insert(from, ballot);
+        // It has answered in its old role, so it has taken no notice of what it was told.
+        let was_told_too_early = looking.settled.remove(&from).is_some();
         if news {
             looking.decide_at = None;
             self.announce(now, effects);
         } else {
+            if was_told_too_early && candidate != looking.proposal {
+                effects.push(self.proposal_to(from));
+            }
             self.count(now, effects);
         }
     }
