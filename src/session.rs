@@ -101,6 +101,27 @@ impl Sessions {
         Ok(before)
     }
 
+    /// Whether it is there, closing or not.
+    pub fn contains(&self, id: SessionId) -> bool {
+        self.live.contains_key(&id)
+    }
+
+    /// Its timeout in ms, unless it is gone or closing.
+    pub fn timeout_ms(&self, id: SessionId) -> Option<i32> {
+        let session = self.live.get(&id).filter(|session| !session.closing)?;
+        Some(session.timeout_ms.min(i32::MAX as u64) as i32)
+    }
+
+    /// The connection that has it.
+    pub fn owner(&self, id: SessionId) -> Option<CnxnId> {
+        self.live.get(&id)?.owner
+    }
+
+    /// Whether only the server of this table can have given the id out.
+    pub fn is_own_id(&self, id: SessionId) -> bool {
+        id.0 >> 56 == self.next_id >> 56
+    }
+
     /// The session was heard of at `heard`; unknown and closing ones are ignored.
     pub fn touch(&mut self, id: SessionId, heard: Instant) {
         let Some(session) = self.live.get(&id).filter(|session| !session.closing) else { return };

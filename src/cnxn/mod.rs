@@ -154,8 +154,10 @@ struct Telling {
 /// The connections of one shard.
 pub struct Cnxns {
     settings: Settings,
-    /// What the server is while it serves: `standalone`, `leader`, `follower` or `observer`.
+    /// What the server is while it serves: `standalone`, `leader`, `follower`, `observer` or `read-only`.
     role: Option<&'static str>,
+    /// It serves reads alone, because there is no leader.
+    read_only: bool,
     tree: Tree,
     watches: Watches,
     slots: Vec<Option<Cnxn>>,
@@ -198,6 +200,7 @@ impl Cnxns {
         Cnxns {
             settings,
             role: None,
+            read_only: false,
             tree,
             watches: Watches::default(),
             slots: Vec::new(),
@@ -225,8 +228,17 @@ impl Cnxns {
 
     /// Serves clients from here on, as `role`, on that version of the tree.
     pub fn serve(&mut self, role: &'static str, tree: Tree) {
-        self.role = Some(role);
-        self.tree = tree;
+        (self.role, self.read_only, self.tree) = (Some(role), false, tree);
+    }
+
+    /// Serves reads of that version of the tree to clients that ask for no more, and refuses writes.
+    pub fn serve_read_only(&mut self, role: &'static str, tree: Tree) {
+        (self.role, self.read_only, self.tree) = (Some(role), true, tree);
+    }
+
+    /// Whether it serves reads alone.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     /// Serves clients no more: ends all their connections, so that they look for another server.
@@ -534,6 +546,8 @@ impl Cnxns {
             }
             Answer::Throttled(cnxn) => self.close(*cnxn, CloseReason::Throttled),
             Answer::Close(cnxn) => self.close(*cnxn, CloseReason::SessionMoved),
+            Answer::Ended(cnxn) => self.close(*cnxn, CloseReason::SessionClosed),
+            Answer::TryAnother(cnxn) => self.close(*cnxn, CloseReason::SessionInReadOnlyMode),
             Answer::Revalidated { .. } => {}
         }
     }
@@ -718,17 +732,20 @@ impl Cnxns {
         if self.role.is_none() {
             return self.close(id, CloseReason::NotServing);
         }
-        let newest = self.tree.zxid();
+        let (newest, read_only) = (self.tree.zxid(), self.read_only);
         let (min, max) = (self.settings.timeout_min_ms, self.settings.timeout_max_ms);
         let cnxn = self.get_mut(id).expect("looked up by the caller");
         let Ok(request) = ConnectRequest::decode(frame) else {
             return cnxn.close(CloseReason::BadHandshake);
         };
+        if read_only && request.read_only != Some(true) {
+            return cnxn.close(CloseReason::ReadOnlyMode);
+        }
         if request.last_zxid_seen > newest {
             return cnxn.close(CloseReason::ClientAhead { seen: request.last_zxid_seen, newest });
         }
         let timeout_ms = request.timeout_ms.clamp(min, max);
-        cnxn.phase = Phase::Shaking { timeout_ms, read_only: request.read_only.map(|_| false) };
+        cnxn.phase = Phase::Shaking { timeout_ms, read_only: request.read_only.map(|_| read_only) };
         self.counters.connects += 1;
         self.counters.renewals += u64::from(request.session != SessionId::NONE);
         self.asks.push(match request.session {
@@ -778,6 +795,10 @@ impl Cnxns {
             Some(OpCode::Ping) => self.answer_ping(now, id, header.xid),
             Some(OpCode::Auth) => self.authenticate(id, header.xid, body),
             Some(OpCode::Sasl) => self.refuse_sasl(id, header.xid, body),
+            Some(code) if self.read_only && code.needs_leader() => {
+                self.wait(id, Pending::Refused { xid: header.xid, code: ErrorCode::NotReadOnly });
+                self.answer_reads(now, id.slot, None);
+            }
             Some(code) if code.is_write() => {
                 let forward = self.settings.forwards.then(|| Box::new((header.op, frame.slice_ref(body))));
                 let op = WriteOp::decode(code, &frame, body);

@@ -180,6 +180,10 @@ pub enum CloseReason {
     SessionMoved,
     /// The session was closed or ran out.
     SessionClosed,
+    /// The server is in read-only mode, and the client did not say that it can do with that.
+    ReadOnlyMode,
+    /// The server is in read-only mode, and does not know the session.
+    SessionInReadOnlyMode,
     /// An opcode that this server does not know.
     UnknownOperation(i32),
     /// An auth packet was refused.
@@ -222,6 +226,8 @@ impl fmt::Display for CloseReason {
             CloseReason::InvalidSession => write!(f, "its session is invalid, probably expired"),
             CloseReason::SessionMoved => write!(f, "its session has moved to another connection"),
             CloseReason::SessionClosed => write!(f, "its session is closed"),
+            CloseReason::ReadOnlyMode => write!(f, "Refusing session request for not-read-only client"),
+            CloseReason::SessionInReadOnlyMode => write!(f, "Refusing global session reconnection in RO mode"),
             CloseReason::UnknownOperation(op) => write!(f, "it asked for the unknown operation {op}"),
             CloseReason::AuthFailed => write!(f, "its authentication failed"),
             CloseReason::AuthRequired => write!(f, "it has not authenticated as enforce.auth.schemes asks"),

@@ -123,6 +123,12 @@ impl OpCode {
         }
     }
 
+    /// Whether a server without a leader refuses it, in read-only mode: all that change something, and what asks the leader.
+    pub fn needs_leader(self) -> bool {
+        use OpCode::*;
+        matches!(self, Sync | Check) || (self.is_write() && !matches!(self, GetEphemerals | CloseSession))
+    }
+
     /// Whether the operation is for the shard that orders writes: all that change something, and one that asks what only
     /// that shard knows.
     pub fn is_write(self) -> bool {

@@ -4,11 +4,13 @@
 //! its three variable parts. Packets are encoded where they are made, so that one buffer can go to many learners.
 //! Source: `QuorumPacket`, `LearnerInfo` (zookeeper.jute), `Leader.java`, `Learner.java`.
 
+use std::collections::BTreeSet;
+
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::client::Id;
 use crate::jute::{DecodeError, Reader, Write};
-use crate::types::{SessionId, Zxid};
+use crate::types::{ServerId, SessionId, Zxid};
 
 /// What a packet is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -52,12 +54,18 @@ pub enum PacketKind {
     AckEpoch = 18,
     /// Leader: a committed reconfiguration, for observers.
     InformAndActivate = 19,
+    /// Leader: it stops, everything is committed, and this server is to lead next. ringkeeper's own, and sent to those
+    /// alone that said in their first word that they know it. The number is "ring".
+    HandOver = 0x7269_6e67,
 }
 
 impl PacketKind {
     /// The kind with that number.
     pub fn from_wire(code: i32) -> Option<PacketKind> {
         use PacketKind::*;
+        if code == HandOver as i32 {
+            return Some(HandOver);
+        }
         const ALL: [PacketKind; 19] = [
             Request,
             Proposal,
@@ -98,7 +106,7 @@ pub struct Packet {
 
 /// The most identities of one client that a packet may carry.
 const AUTH_MAX: usize = 1024;
-const KINDS: &str = "a packet's kind, 1 to 19";
+const KINDS: &str = "a packet's kind, 1 to 19 or 0x72696e67";
 /// Kind, zxid and the length of the data.
 const HEAD_BYTES: usize = 4 + 8 + 4;
 
@@ -188,15 +196,25 @@ pub struct LearnerInfo {
     pub protocol_version: i32,
     /// The version of its active configuration.
     pub config_version: i64,
+    /// Whether it knows [`PacketKind::HandOver`]: that stands behind Apache's 20 bytes, where Apache does not look.
+    pub knows_hand_over: bool,
 }
 
+/// Begins what ringkeeper says of itself behind Apache's [`LearnerInfo`]: "ring". A set of [`FEATURE_HAND_OVER`] follows.
+const RINGKEEPER: i32 = 0x7269_6e67;
+const FEATURE_HAND_OVER: i32 = 1;
+
 impl LearnerInfo {
-    /// The 20 bytes.
+    /// Apache's 20 bytes, and 8 of ringkeeper's.
     pub fn encode(&self) -> Bytes {
-        let mut out = Vec::with_capacity(20);
+        let mut out = Vec::with_capacity(28);
         out.put_long(self.sid);
         out.put_int(self.protocol_version);
         out.put_long(self.config_version);
+        if self.knows_hand_over {
+            out.put_int(RINGKEEPER);
+            out.put_int(FEATURE_HAND_OVER);
+        }
         out.into()
     }
 
@@ -206,7 +224,45 @@ impl LearnerInfo {
         let sid = r.long()?;
         let protocol_version = if r.rest().len() >= 4 { r.int()? } else { 0 };
         let config_version = if r.rest().len() >= 8 { r.long()? } else { 0 };
-        Ok(LearnerInfo { sid, protocol_version, config_version })
+        let is_ringkeeper = r.rest().len() >= 8 && r.int()? == RINGKEEPER;
+        let knows_hand_over = is_ringkeeper && r.int()? & FEATURE_HAND_OVER != 0;
+        Ok(LearnerInfo { sid, protocol_version, config_version, knows_hand_over })
+    }
+}
+
+/// Who leads next, as the leader that stops says it to its learners.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HandOver {
+    /// It has everything that was ever proposed.
+    pub successor: ServerId,
+    /// Participants that are told, the successor among them: a quorum.
+    pub supporters: BTreeSet<ServerId>,
+}
+
+/// The most participants that a hand-over names.
+const SUPPORTERS_MAX: usize = 255;
+
+impl HandOver {
+    /// The data of a HANDOVER: the successor, and a vector of the supporters.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(12 + 8 * self.supporters.len());
+        out.put_long(self.successor.0);
+        out.put_int(self.supporters.len() as i32);
+        self.supporters.iter().for_each(|supporter| out.put_long(supporter.0));
+        out.into()
+    }
+
+    /// Reads the data of a HANDOVER. Errors if it is cut short, or names more than [`SUPPORTERS_MAX`].
+    pub fn decode(data: &[u8]) -> Result<HandOver, DecodeError> {
+        let mut r = Reader::new(data);
+        let successor = ServerId(r.long()?);
+        let position = r.position();
+        let count = r.int()?;
+        if !(0..=SUPPORTERS_MAX as i32).contains(&count) {
+            return Err(DecodeError { position, expected: "at most 255 supporters", got: count.into() });
+        }
+        let supporters: Result<_, _> = (0..count).map(|_| r.long().map(ServerId)).collect();
+        Ok(HandOver { successor, supporters: supporters? })
     }
 }
 
@@ -308,7 +364,12 @@ mod tests {
     #[test]
     fn packets_are_apaches() {
         check(&Packet::bare(PacketKind::UpToDate, Zxid(-1)), "0000000c ffffffffffffffff ffffffff ffffffff");
-        let info = LearnerInfo { sid: 1, protocol_version: PROTOCOL_VERSION, config_version: 0x1_0000_0000 };
+        let info = LearnerInfo {
+            sid: 1,
+            protocol_version: PROTOCOL_VERSION,
+            config_version: 0x1_0000_0000,
+            knows_hand_over: false,
+        };
         check(
             &Packet::with(PacketKind::FollowerInfo, Zxid(0x1_0000_0000), info.encode()),
             "0000000b 0000000100000000 00000014 0000000000000001 00010000 0000000100000000 ffffffff",
@@ -365,10 +426,30 @@ mod tests {
 
     #[test]
     fn old_learners_say_less_of_themselves() {
-        let whole = LearnerInfo { sid: 7, protocol_version: PROTOCOL_VERSION, config_version: 3 }.encode();
+        let info = LearnerInfo { sid: 7, protocol_version: PROTOCOL_VERSION, config_version: 3, knows_hand_over: true };
+        let whole = info.encode();
+        assert_eq!(LearnerInfo::decode(&whole), Ok(info));
+        // As Apache's: the rest of the record is the same.
+        assert_eq!(LearnerInfo::decode(&whole[..20]), Ok(LearnerInfo { knows_hand_over: false, ..info }));
         assert_eq!(LearnerInfo::decode(&whole[..8]).unwrap().sid, 7);
         assert_eq!(LearnerInfo::decode(&whole[..12]).unwrap().protocol_version, PROTOCOL_VERSION);
         assert_eq!(LearnerInfo::decode(&whole).unwrap().config_version, 3);
         assert!(LearnerInfo::decode(&whole[..7]).is_err());
+    }
+
+    #[test]
+    fn a_hand_over_names_the_successor_and_its_supporters() {
+        let supporters = BTreeSet::from([ServerId(2), ServerId(3)]);
+        let hand_over = HandOver { successor: ServerId(3), supporters };
+        check(
+            &Packet::with(PacketKind::HandOver, Zxid(0x1_0000_000c), hand_over.encode()),
+            "72696e67 000000010000000c 0000001c 0000000000000003 00000002 0000000000000002 0000000000000003 ffffffff",
+        );
+        let data = hand_over.encode();
+        assert_eq!(HandOver::decode(&data), Ok(hand_over));
+        for cut in 0..data.len() {
+            assert!(HandOver::decode(&data[..cut]).is_err(), "cut at {cut}");
+        }
+        assert!(HandOver::decode(&[&data[..8], &[0, 0, 1, 0], &[0; 2048]].concat()).is_err(), "too many");
     }
 }

@@ -1,6 +1,7 @@
 //! What requests ask for: writes become transactions, reads become replies.
 
 pub mod containers;
+pub mod local;
 pub mod pipeline;
 pub mod prepare;
 pub mod read;

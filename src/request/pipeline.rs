@@ -21,6 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::containers::{self, ContainerManager};
+use super::local::{self, Admission, LocalSessions};
 use super::prepare::{self, Rules};
 use super::throttle::{self, ConnectionThrottle};
 use crate::proto::ErrorCode;
@@ -123,6 +124,10 @@ pub enum Answer {
     Throttled(CnxnId),
     /// The connection has lost its session to another, or speaks in the name of one that it does not own.
     Close(CnxnId),
+    /// The connection's session has run out, and no transaction says so.
+    Ended(CnxnId),
+    /// A server in read-only mode cannot say whether the session that the connection asks for lives.
+    TryAnother(CnxnId),
 }
 
 /// One write that has become visible.
@@ -235,6 +240,8 @@ pub struct Pipeline {
     /// What is committed, for learners that need all of it.
     committed_tree: Tree,
     committed_sessions: Arc<BTreeMap<SessionId, i32>>,
+    /// Set if new sessions are local.
+    local: Option<LocalSessions>,
     /// Zxids begin in this epoch.
     epoch: Epoch,
     /// Memory for the next batch of commits.
@@ -253,9 +260,35 @@ impl Answer {
             | Answer::Revalidated { cnxn, .. }
             | Answer::Synced(cnxn)
             | Answer::Throttled(cnxn)
-            | Answer::Close(cnxn) => Some(*cnxn),
+            | Answer::Close(cnxn)
+            | Answer::Ended(cnxn)
+            | Answer::TryAnother(cnxn) => Some(*cnxn),
             Answer::Replied(committed) => committed.to.map(|(cnxn, _)| cnxn),
         }
+    }
+
+    /// Opens a session for a connection that has shaken hands, without a transaction. `zxid` is what its client sees.
+    pub fn opened(cnxn: CnxnId, session: SessionId, timeout_ms: i32, zxid: Zxid) -> Answer {
+        let session = SessionChange::Opened { session, password: session::password(session), timeout_ms };
+        Answer::Replied(Arc::new(Committed::without_transaction(zxid, (cnxn, 0), Outcome::Done, session)))
+    }
+
+    /// The end of a handshake with a local session, and of the connection that had it.
+    pub fn attached(
+        cnxn: CnxnId,
+        session: SessionId,
+        attached: Result<Option<CnxnId>, Refused>,
+    ) -> impl Iterator<Item = Answer> {
+        let before = attached.ok().flatten().map(Answer::Close);
+        let attached = Answer::Attached { cnxn, session: attached.is_ok().then_some(session) };
+        before.into_iter().chain([attached])
+    }
+}
+
+impl Committed {
+    /// The answer to a request that takes no place in the order.
+    pub fn without_transaction(zxid: Zxid, to: (CnxnId, i32), outcome: Outcome, session: SessionChange) -> Committed {
+        Committed { zxid, to: Some(to), outcome, changes: Vec::new(), before: None, session }
     }
 }
 
@@ -277,6 +310,7 @@ impl Pipeline {
             committed: data_tree.tree().zxid(),
             committed_tree: data_tree.tree().clone(),
             committed_sessions: Arc::new(data_tree.sessions().clone()),
+            local: None,
             epoch: Epoch::default(),
             held: VecDeque::new(),
             head: data_tree,
@@ -297,6 +331,16 @@ impl Pipeline {
     /// From here on zxids are of this epoch.
     pub fn begin_epoch(&mut self, epoch: Epoch) {
         self.epoch = epoch;
+    }
+
+    /// From here on new sessions are local, and those of other servers' clients that nobody here knows may be.
+    pub fn keep_local_sessions(&mut self, local: LocalSessions) {
+        self.local = Some(local);
+    }
+
+    /// Sessions that are none of the ensemble's.
+    pub fn local_sessions(&self) -> usize {
+        self.local.as_ref().map_or(0, LocalSessions::len)
     }
 
     /// Ends the role: the newest state, with everything that was accepted.
@@ -371,7 +415,7 @@ impl Pipeline {
     /// Takes in what a client shard asks.
     pub fn handle(&mut self, now: Instant, wall: WallMs, ask: Ask) {
         match ask {
-            Ask::Write(request) => self.write(wall, request),
+            Ask::Write(request) => self.write(now, wall, request),
             // Those of learners were let through where they came in.
             Ask::OpenSession { cnxn, session: None, .. } if !self.throttle.admits(now, true) => {
                 self.answers.push(Answer::Throttled(cnxn));
@@ -379,12 +423,23 @@ impl Pipeline {
             Ask::Attach { cnxn, .. } if !self.throttle.admits(now, false) => {
                 self.answers.push(Answer::Throttled(cnxn));
             }
+            Ask::OpenSession { cnxn, timeout_ms, session: None } if self.local.is_some() => {
+                let local = self.local.as_mut().expect("looked at just now");
+                let session = local.open(now, cnxn, timeout_ms);
+                self.answers.push(Answer::opened(cnxn, session, timeout_ms, self.committed));
+            }
             Ask::OpenSession { cnxn, timeout_ms, session } => {
                 let session = session.unwrap_or_else(|| self.sessions.allocate());
                 self.sessions.insert(session, timeout_ms, Some(cnxn), now);
                 let header = self.next_header(session, 0, wall);
                 let opened = SessionChange::Opened { session, password: session::password(session), timeout_ms };
                 self.propose(header, Txn::CreateSession { timeout_ms }, Some((cnxn, 0)), None, opened);
+            }
+            Ask::Attach { cnxn, session, timeout_ms, password }
+                if password == session::password(session) && self.is_local(session) =>
+            {
+                let local = self.local.as_mut().expect("it has this session");
+                self.answers.extend(Answer::attached(cnxn, session, local.attach(now, cnxn, session, timeout_ms)));
             }
             Ask::Attach { cnxn, session, timeout_ms, password } => {
                 let attached = if password == session::password(session) {
@@ -418,6 +473,9 @@ impl Pipeline {
             Ask::Touch(touched) => {
                 for (session, heard) in touched {
                     self.sessions.touch(session, heard);
+                    if let Some(local) = &mut self.local {
+                        local.touch(session, heard);
+                    }
                 }
             }
         }
@@ -426,6 +484,9 @@ impl Pipeline {
     /// Does what time brings: closes sessions that have run out, removes containers that were emptied.
     /// Returns the sessions it closed, with their timeouts in ms, for the log.
     pub fn tick(&mut self, now: Instant, wall: WallMs) -> Vec<(SessionId, u64)> {
+        if let Some(local) = &mut self.local {
+            self.answers.extend(local.expire(now).into_iter().map(Answer::Ended));
+        }
         let expired = self.sessions.expire(now);
         for (session, _) in &expired {
             self.close(*session, 0, wall, None, None);
@@ -507,11 +568,12 @@ impl Pipeline {
         }
     }
 
-    fn write(&mut self, wall: WallMs, request: WriteRequest) {
+    fn write(&mut self, now: Instant, wall: WallMs, request: WriteRequest) {
         let WriteRequest { cnxn, session, xid, op, ids, capture, .. } = request;
         let before = capture.then(|| Box::new(self.head.tree().clone()));
         let to = Some((cnxn, xid));
-        match self.sessions.check(session, cnxn) {
+        let checked = self.check_session(session, cnxn, &op);
+        match checked {
             // A learner waits for a transaction, whatever becomes of the request.
             Err(Refused::Moved) if cnxn.is_learner() => {
                 return self.refuse(session, xid, wall, to, before, ErrorCode::SessionMoved);
@@ -520,7 +582,23 @@ impl Pipeline {
             Err(Refused::Expired) => return self.refuse(session, xid, wall, to, before, ErrorCode::SessionExpired),
             Ok(()) => {}
         }
+        match self.local.as_mut().map_or(Admission::Plain, |local| local.admit(session, &op)) {
+            Admission::Plain => {}
+            Admission::Refused => {
+                return self.refuse(session, xid, wall, to, before, ErrorCode::EphemeralOnLocalSession);
+            }
+            Admission::Upgraded(timeout_ms) => {
+                self.sessions.insert(session, timeout_ms, Some(cnxn), now);
+                let header = self.next_header(session, 0, wall);
+                let opened = SessionChange::Opened { session, password: session::password(session), timeout_ms };
+                self.propose(header, Txn::CreateSession { timeout_ms }, None, None, opened);
+            }
+        }
         match op {
+            WriteOp::CloseSession if self.is_local(session) => {
+                self.local.as_mut().expect("it has this session").close(session);
+                self.answer_in_turn(Outcome::Done, to, before, SessionChange::Closed(session));
+            }
             WriteOp::CloseSession => self.close(session, xid, wall, to, before),
             WriteOp::GetEphemerals { prefix } => self.list_ephemerals(session, prefix.as_deref(), to, before),
             WriteOp::Multi(parts) => {
@@ -540,6 +618,26 @@ impl Pipeline {
         }
     }
 
+    fn is_local(&self, session: SessionId) -> bool {
+        self.local.as_ref().is_some_and(|local| local.contains(session))
+    }
+
+    /// Whether a write that came over this connection may be carried out in the name of the session.
+    fn check_session(&mut self, session: SessionId, cnxn: CnxnId, op: &WriteOp) -> Result<(), Refused> {
+        match &mut self.local {
+            Some(local) if local.contains(session) => local.check(session, cnxn),
+            // It is another server's own, which has looked after it.
+            Some(local) if !self.sessions.contains(session) && !local.is_own_id(session) && cnxn.is_learner() => {
+                if local::makes_ephemeral(op) {
+                    Err(Refused::Expired)
+                } else {
+                    Ok(())
+                }
+            }
+            _ => self.sessions.check(session, cnxn),
+        }
+    }
+
     /// Answers from the newest state, as soon as that may be seen. It takes no place in the order.
     fn list_ephemerals(
         &mut self,
@@ -552,12 +650,23 @@ impl Pipeline {
             Some(prefix) => Outcome::Paths(self.head.ephemerals_below(session, prefix).cloned().collect()),
             None => Outcome::Failed(ErrorCode::MarshallingError.code()),
         };
-        let (zxid, changes, session) = (self.head.tree().zxid(), Vec::new(), SessionChange::None);
-        let listed = Committed { zxid, to, outcome, changes, before, session };
+        self.answer_in_turn(outcome, to, before, SessionChange::None);
+    }
+
+    /// Answers what takes no place in the order, behind everything that was accepted before it.
+    fn answer_in_turn(
+        &mut self,
+        outcome: Outcome,
+        to: Option<(CnxnId, i32)>,
+        before: Option<Box<Tree>>,
+        session: SessionChange,
+    ) {
+        let (zxid, changes) = (self.head.tree().zxid(), Vec::new());
+        let answer = Committed { zxid, to, outcome, changes, before, session };
         if self.outstanding.is_empty() {
-            self.answers.push(Answer::Replied(Arc::new(listed)));
+            self.answers.push(Answer::Replied(Arc::new(answer)));
         } else {
-            self.outstanding.push_back(listed);
+            self.outstanding.push_back(answer);
         }
     }
 

@@ -13,12 +13,13 @@
 //!
 //! Source: `FollowerRequestProcessor`, `ObserverRequestProcessor`, `CommitProcessor`, `LearnerSessionTracker`.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 
 use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
+use super::local::{Admission, LocalSessions};
 use super::pipeline::{Answer, Ask, CommitBatch, Committed, SessionChange, WriteRequest};
 use crate::jute::Write as _;
 use crate::planted::{self, Bug};
@@ -29,7 +30,7 @@ use crate::proto::quorum::{ForwardedRequest, OP_CREATE_SESSION};
 use crate::proto::txn::{LoggedTxn, Txn};
 use crate::session;
 use crate::tree::{Applied, DataTree, Outcome, Tree};
-use crate::types::{CnxnId, SessionId, WallMs, Zxid};
+use crate::types::{CnxnId, Instant, SessionId, WallMs, Zxid};
 
 const FORWARDED: &str = "the shards of an ensemble's server keep what a client wrote";
 
@@ -49,6 +50,10 @@ pub struct Replica {
     /// When the role began.
     began: WallMs,
     next_session: i64,
+    /// Set if new sessions are local.
+    local: Option<LocalSessions>,
+    /// Were local, and are being made global: nobody waits for that.
+    upgrading: BTreeSet<SessionId>,
     /// Looked up only.
     owners: HashMap<SessionId, CnxnId, BuildHasherDefault<SipHasher13>>,
     /// Forwarded and not answered, in the order of each session.
@@ -67,8 +72,18 @@ struct Waiting {
     cxid: i32,
     cnxn: CnxnId,
     capture: bool,
-    /// Set for a request that is answered here, and only waits for its turn: getEphemerals, and what it asks for.
-    local: Option<Option<String>>,
+    /// Set for a request that is answered here, and only waits for its turn.
+    own: Option<Own>,
+}
+
+/// A request that a learner answers by itself.
+enum Own {
+    /// getEphemerals, and what it asks for.
+    Ephemerals(Option<String>),
+    /// The end of a local session.
+    Close,
+    /// What cannot be done.
+    Refused(ErrorCode),
 }
 
 impl Replica {
@@ -79,6 +94,8 @@ impl Replica {
             digests,
             began: wall,
             next_session: session::first_id(server_id, wall),
+            local: None,
+            upgrading: BTreeSet::new(),
             owners: HashMap::default(),
             waiting: HashMap::default(),
             revalidating: BTreeMap::new(),
@@ -88,6 +105,22 @@ impl Replica {
             answers: Vec::new(),
             forwards: Vec::new(),
         }
+    }
+
+    /// From here on new sessions are local.
+    pub fn keep_local_sessions(&mut self, local: LocalSessions) {
+        self.local = Some(local);
+    }
+
+    /// Sessions that are none of the ensemble's.
+    pub fn local_sessions(&self) -> usize {
+        self.local.as_ref().map_or(0, LocalSessions::len)
+    }
+
+    /// Does what time brings: ends local sessions that have run out.
+    pub fn tick(&mut self, now: Instant) {
+        let ended = self.local.as_mut().map_or_else(Vec::new, |local| local.expire(now));
+        self.answers.extend(ended.into_iter().map(Answer::Ended));
     }
 
     /// The committed state.
@@ -122,9 +155,13 @@ impl Replica {
     }
 
     /// Takes in what a client shard asks.
-    pub fn handle(&mut self, ask: Ask) {
+    pub fn handle(&mut self, now: Instant, ask: Ask) {
         match ask {
             Ask::Write(request) => self.write(request),
+            Ask::OpenSession { cnxn, timeout_ms, .. } if self.local.is_some() => {
+                let session = self.local.as_mut().expect("looked at just now").open(now, cnxn, timeout_ms);
+                self.answers.push(Answer::opened(cnxn, session, timeout_ms, self.committed()));
+            }
             Ask::OpenSession { cnxn, timeout_ms, .. } => {
                 let session = SessionId(self.next_session);
                 self.next_session += 1;
@@ -132,6 +169,12 @@ impl Replica {
                 let mut body = Vec::with_capacity(4);
                 body.put_int(timeout_ms);
                 self.forward(session, 0, OP_CREATE_SESSION, body.into(), Vec::new(), cnxn, false);
+            }
+            Ask::Attach { cnxn, session, timeout_ms, password }
+                if password == session::password(session) && self.is_local(session) =>
+            {
+                let local = self.local.as_mut().expect("it has this session");
+                self.answers.extend(Answer::attached(cnxn, session, local.attach(now, cnxn, session, timeout_ms)));
             }
             Ask::Attach { cnxn, session, timeout_ms, password } => {
                 if password == session::password(session) {
@@ -148,7 +191,10 @@ impl Replica {
                 self.forwards.push(Forward::Request(request, Vec::new()));
             }
             Ask::Touch(touched) => {
-                for (session, _) in touched {
+                for (session, heard) in touched {
+                    if let Some(local) = &mut self.local {
+                        local.touch(session, heard);
+                    }
                     if let Some(timeout_ms) = self.data_tree.sessions().get(&session) {
                         self.touched.insert(session, *timeout_ms);
                     }
@@ -184,7 +230,8 @@ impl Replica {
     /// Applies the next committed transaction. Says what digest the leader logged and which the tree has, if they differ.
     pub fn commit(&mut self, logged: &LoggedTxn) -> Option<(u64, u64)> {
         let LoggedTxn { header, txn, digest } = logged;
-        let answered = self.answered(header.session, header.cxid);
+        let is_upgrade = matches!(txn, Txn::CreateSession { .. }) && self.upgrading.remove(&header.session);
+        let answered = if is_upgrade { None } else { self.answered(header.session, header.cxid) };
         let before =
             answered.as_ref().filter(|waiting| waiting.capture).map(|_| Box::new(self.data_tree.tree().clone()));
         let Applied { outcome, changes } = self.data_tree.apply(header, txn);
@@ -206,7 +253,7 @@ impl Replica {
         let to = answered.map(|waiting| (waiting.cnxn, waiting.cxid));
         self.commits.push(Committed { zxid: header.zxid, to, outcome, changes, before, session });
         if asked_here {
-            self.answer_local(header.session);
+            self.answer_own(header.session);
         }
         let found = self.data_tree.tree().digest();
         digest.filter(|logged| self.digests && *logged != found).map(|logged| (logged, found))
@@ -248,22 +295,50 @@ impl Replica {
 
     fn write(&mut self, request: WriteRequest) {
         let WriteRequest { cnxn, session, xid, op, ids, capture, forward } = request;
-        if self.owners.get(&session) != Some(&cnxn) && !planted::is(Bug::MovedSessionWrites) {
+        let is_local = self.is_local(session);
+        let owns = match &mut self.local {
+            Some(local) if is_local => local.check(session, cnxn).is_ok(),
+            _ => self.owners.get(&session) == Some(&cnxn),
+        };
+        if !owns && !planted::is(Bug::MovedSessionWrites) {
             return self.answers.push(Answer::Close(cnxn));
         }
-        if let WriteOp::GetEphemerals { prefix } = op {
-            let local = Some(prefix.map(|prefix| prefix.to_string()));
-            let waiting = Waiting { cxid: xid, cnxn, capture, local };
+        let admission = self.local.as_mut().map_or(Admission::Plain, |local| local.admit(session, &op));
+        if let Admission::Upgraded(timeout_ms) = admission {
+            self.upgrade(session, timeout_ms, cnxn);
+        }
+        let own = match op {
+            _ if admission == Admission::Refused => Some(Own::Refused(ErrorCode::EphemeralOnLocalSession)),
+            WriteOp::GetEphemerals { prefix } => Some(Own::Ephemerals(prefix)),
+            WriteOp::CloseSession if is_local => Some(Own::Close),
+            _ => None,
+        };
+        if let Some(own) = own {
+            let waiting = Waiting { cxid: xid, cnxn, capture, own: Some(own) };
             let queue = self.waiting.entry(session).or_default();
             queue.push_back(waiting);
             if queue.len() == 1 {
-                self.answer_local(session);
+                self.answer_own(session);
             }
             return;
         }
         let (op, body) = *forward.expect(FORWARDED);
         self.touched.extend(self.data_tree.sessions().get(&session).map(|timeout_ms| (session, *timeout_ms)));
         self.forward(session, xid, op, body, ids.to_vec(), cnxn, capture);
+    }
+
+    fn is_local(&self, session: SessionId) -> bool {
+        self.local.as_ref().is_some_and(|local| local.contains(session))
+    }
+
+    /// Has a session made global that was local until now. What its client asks goes out behind that.
+    fn upgrade(&mut self, session: SessionId, timeout_ms: i32, cnxn: CnxnId) {
+        self.owners.insert(session, cnxn);
+        self.upgrading.insert(session);
+        let mut body = Vec::with_capacity(4);
+        body.put_int(timeout_ms);
+        let request = ForwardedRequest { session, cxid: 0, op: OP_CREATE_SESSION, body: body.into() };
+        self.forwards.push(Forward::Request(request, Vec::new()));
     }
 
     #[allow(clippy::too_many_arguments)] // The fields of two records.
@@ -277,18 +352,29 @@ impl Replica {
         cnxn: CnxnId,
         capture: bool,
     ) {
-        self.waiting.entry(session).or_default().push_back(Waiting { cxid, cnxn, capture, local: None });
+        self.waiting.entry(session).or_default().push_back(Waiting { cxid, cnxn, capture, own: None });
         self.forwards.push(Forward::Request(ForwardedRequest { session, cxid, op, body }, ids));
     }
 
     /// Answers the requests at the head of a session's queue that need no leader.
-    fn answer_local(&mut self, session: SessionId) {
+    fn answer_own(&mut self, session: SessionId) {
         let Some(queue) = self.waiting.get_mut(&session) else { return };
-        while queue.front().is_some_and(|waiting| waiting.local.is_some()) {
+        while let Some(own) = queue.front_mut().and_then(|waiting| waiting.own.take()) {
             let waiting = queue.pop_front().expect("looked at just now");
-            let outcome = match waiting.local.flatten() {
-                Some(prefix) => Outcome::Paths(self.data_tree.ephemerals_below(session, &prefix).cloned().collect()),
-                None => Outcome::Failed(ErrorCode::MarshallingError.code()),
+            let mut change = SessionChange::None;
+            let outcome = match own {
+                Own::Ephemerals(Some(prefix)) => {
+                    Outcome::Paths(self.data_tree.ephemerals_below(session, &prefix).cloned().collect())
+                }
+                Own::Ephemerals(None) => Outcome::Failed(ErrorCode::MarshallingError.code()),
+                Own::Refused(code) => Outcome::Failed(code.code()),
+                Own::Close => {
+                    if let Some(local) = &mut self.local {
+                        local.close(session);
+                    }
+                    change = SessionChange::Closed(session);
+                    Outcome::Done
+                }
             };
             let tree = self.data_tree.tree();
             self.commits.push(Committed {
@@ -297,7 +383,7 @@ impl Replica {
                 outcome,
                 changes: Vec::new(),
                 before: waiting.capture.then(|| Box::new(tree.clone())),
-                session: SessionChange::None,
+                session: change,
             });
         }
         if queue.is_empty() {

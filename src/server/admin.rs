@@ -23,6 +23,7 @@ use crate::request::pipeline::Pipeline;
 use crate::tree::DataTree;
 use crate::tree::watch::Place;
 use crate::types::{Instant, ServerId, SessionId, WallMs, Zxid};
+use crate::zab::effect::Mode;
 
 mod commands;
 
@@ -101,6 +102,7 @@ enum Part {
 struct Order {
     expiry: Vec<(Instant, Vec<SessionId>)>,
     sessions: usize,
+    local_sessions: usize,
     ephemerals: Vec<(SessionId, Vec<Arc<str>>)>,
     digests: Vec<(Zxid, u64)>,
     drop_chance: f64,
@@ -141,7 +143,7 @@ impl Shared {
     }
 
     /// Answers what was asked of the ordering shard. To be called at each tick.
-    pub fn answer_for_order(&self, head: &DataTree, pipeline: Option<&Pipeline>) {
+    pub fn answer_for_order(&self, head: &DataTree, pipeline: Option<&Pipeline>, local_sessions: usize) {
         for question in std::mem::take(&mut *locked(&self.boxes[self.reports.len()])) {
             let paths = |(session, paths): (&SessionId, &std::collections::BTreeSet<Arc<str>>)| {
                 (*session, paths.iter().cloned().collect())
@@ -150,6 +152,7 @@ impl Shared {
             let buckets = pipeline.into_iter().flat_map(|pipeline| pipeline.sessions().buckets());
             let order = Order {
                 expiry: buckets.map(|(at, ids)| (at, ids.iter().copied().collect())).collect(),
+                local_sessions,
                 sessions: pipeline.map_or(head.sessions().len(), |pipeline| pipeline.sessions().len()),
                 ephemerals: head.ephemerals().iter().map(paths).collect(),
                 digests: pipeline.into_iter().flat_map(Pipeline::digest_log).collect(),
@@ -307,8 +310,8 @@ impl Admin {
         let total = || self.shared.total(self.shard);
         match asked.word.word() {
             "ruok" => "imok".to_owned(),
-            "isro" => "rw".to_owned(),
-            "srvr" => format!("Zookeeper version: {VERSION}\n{}", total().server_stats()),
+            "isro" => if cnxns.is_read_only() { "ro" } else { "rw" }.to_owned(),
+            "srvr" => total().heading() + &total().server_stats(),
             "envi" => environment(),
             "wchs" => total().watch_summary(),
             "gtmk" => self.shared.trace_mask.load(Relaxed).to_string(),
@@ -354,11 +357,12 @@ impl Admin {
 impl Shared {
     fn stat(&self, shard: usize) -> String {
         let infos = self.ask(Subject::Connections).connections();
-        let mut text = format!("Zookeeper version: {VERSION}\nClients:\n");
+        let total = self.total(shard);
+        let mut text = total.heading() + "Clients:\n";
         for info in &infos {
             let _ = writeln!(text, " {})", connection_in_brief(info));
         }
-        text + "\n" + &self.total(shard).server_stats()
+        text + "\n" + &total.server_stats()
     }
 
     fn dump(&self, now: Instant, wall: WallMs) -> String {
@@ -412,6 +416,7 @@ impl Shared {
             ephemerals: order.ephemerals.iter().map(|(_, paths)| paths.len()).sum(),
             data_bytes: total.data_bytes,
             sessions: order.sessions,
+            local_sessions: order.local_sessions,
             uptime_ms: self.start.elapsed().as_millis(),
             open_files: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
             open_files_max: open_files_max.unwrap_or(u64::MAX),
@@ -479,6 +484,12 @@ impl Report {
     fn watch_summary(&self) -> String {
         let (connections, paths, watches) = self.data_watches;
         format!("{connections} connections watching {paths} paths\nTotal watches:{watches}\n")
+    }
+
+    fn heading(&self) -> String {
+        let is_read_only = self.role == Some(Mode::ReadOnly.name());
+        let line = if is_read_only { "READ-ONLY mode; serving only read-only clients\n" } else { "" };
+        format!("Zookeeper version: {VERSION}\n{line}")
     }
 
     fn server_stats(&self) -> String {

@@ -33,6 +33,8 @@ pub struct Figures<'a> {
     pub data_bytes: u64,
     /// Open ones.
     pub sessions: usize,
+    /// Open ones that only this server knows.
+    pub local_sessions: usize,
     /// Since the start.
     pub uptime_ms: u128,
     /// Of this process.
@@ -48,7 +50,7 @@ pub struct Figures<'a> {
 }
 
 /// Counters of what is not here.
-const ABSENT_COUNTERS: [&str; 44] = [
+const ABSENT_COUNTERS: [&str; 43] = [
     "add_dead_watcher_stall_time",
     "cnxn_closed_without_zk_server_running",
     "commit_count",
@@ -63,7 +65,6 @@ const ABSENT_COUNTERS: [&str; 44] = [
     "insecure_admin_count",
     "learner_commit_received_count",
     "learner_proposal_received_count",
-    "local_sessions",
     "looking_count",
     "non_mtls_local_conn_count",
     "non_mtls_remote_conn_count",
@@ -250,6 +251,7 @@ impl Figures<'_> {
         sink.gauge("outstanding_requests", Value::Int(self.outstanding as i128));
         sink.gauge("znode_count", Value::Int(self.znodes as i128));
         sink.gauge("global_sessions", Value::Int(self.sessions as i128));
+        sink.gauge("local_sessions", Value::Int(self.local_sessions as i128));
         sink.gauge(
             "last_client_response_size",
             Value::Int(c.last_reply_bytes.map_or(-1, |bytes| bytes as i64) as i128),

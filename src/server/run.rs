@@ -517,6 +517,8 @@ struct Ordering {
     closing: Arc<Closing>,
 }
 
+/// A server has looked for a leader at least for so long before it serves in read-only mode.
+const READ_ONLY_AFTER_MS: u64 = 2000;
 /// What a server without an ensemble calls itself.
 const STANDALONE: &str = "standalone";
 /// The top byte of session ids of a standalone server.
@@ -626,6 +628,8 @@ impl Ordering {
                     containers: config.containers,
                     digests: config.digest_enabled,
                     grace_ms,
+                    local_sessions: ensemble.local_sessions,
+                    read_only_after_ms: ensemble.read_only.then(|| tick_ms.max(READ_ONLY_AFTER_MS)),
                 };
                 let history = history.expect("it is kept for an ensemble");
                 let view = ensemble.view.clone();

@@ -131,13 +131,15 @@ impl Broadcast {
         }
     }
 
-    /// The newest state and up to where it is committed; `None` while nobody is served: what an ensemble's server has then
-    /// may hold what was never committed.
+    /// The newest state and up to where it is committed; `None` while nobody is served: what an ensemble's server has then may
+    /// hold what never will be committed. One that has left its ensemble may know that all is.
     pub fn with_state<T>(&self, look: impl FnOnce(&DataTree, Zxid) -> T) -> Option<T> {
         match &*self.engine.borrow() {
             Engine::Standalone(pipeline) => Some(look(pipeline.head(), pipeline.committed())),
             Engine::Ensemble(peer) => {
-                peer.mode()?;
+                if peer.mode().is_none() && !(peer.has_left() && peer.has_all_committed()) {
+                    return None;
+                }
                 peer.state().map(|(data_tree, committed)| look(data_tree, committed))
             }
         }
@@ -217,14 +219,14 @@ impl Broadcast {
         loop {
             glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
             match &*self.engine.borrow() {
-                Engine::Standalone(pipeline) => self.questions.answer_for_order(pipeline.head(), Some(pipeline)),
+                Engine::Standalone(pipeline) => self.questions.answer_for_order(pipeline.head(), Some(pipeline), 0),
                 Engine::Ensemble(peer) => {
                     if let Some((head, _)) = peer.state() {
-                        self.questions.answer_for_order(head, peer.pipeline());
+                        self.questions.answer_for_order(head, peer.pipeline(), peer.local_sessions());
                     }
                 }
             }
-            if self.closing.get() {
+            if self.closing.get() && matches!(&*self.engine.borrow(), Engine::Standalone(_)) {
                 continue;
             }
             let (now, wall) = (self.clock.now(), self.clock.wall());
@@ -294,9 +296,26 @@ impl Broadcast {
         self.wanted_segment_bytes.get()
     }
 
-    /// From now on nothing is ordered that was not before, and no session expires.
-    pub fn stop_ordering(&self) {
+    /// From now on nothing is ordered that was not before, and no session expires. A server of an ensemble leaves it:
+    /// [`Broadcast::has_left`] says when that is done.
+    pub fn stop_ordering(self: &Rc<Self>) {
         self.closing.set(true);
+        if self.is_of_ensemble() {
+            self.happened([Event::Leave]);
+        }
+    }
+
+    /// Whether there are other servers.
+    pub fn is_of_ensemble(&self) -> bool {
+        matches!(&*self.engine.borrow(), Engine::Ensemble(_))
+    }
+
+    /// Whether no other server waits for anything from this one.
+    pub fn has_left(&self) -> bool {
+        match &*self.engine.borrow() {
+            Engine::Standalone(_) => true,
+            Engine::Ensemble(peer) => peer.has_left(),
+        }
     }
 
     /// Stops everything: nothing is acknowledged any more.
@@ -328,7 +347,7 @@ impl Broadcast {
         } else {
             self.unlogged.borrow_mut().push_back((proposals, 0));
         }
-        for note in output.notes {
+        for note in output.notes.drain(..) {
             tracing::info!("{note}");
         }
         for effect in std::mem::take(&mut output.effects) {
@@ -337,6 +356,7 @@ impl Broadcast {
                     self.serve(Some((mode, tree.clone())));
                     self.effects.push(Effect::Serve(mode, tree, epoch));
                 }
+                Effect::ServeReadOnly(tree) => self.serve(Some((Mode::ReadOnly, tree))),
                 Effect::Unserve => {
                     // What was committed is for those who are still there.
                     self.tell_outcomes(&mut output.batches, &mut output.answers);

@@ -105,6 +105,9 @@ impl ClientShard {
             match message {
                 ToClients::Committed(batch) => cnxns.committed(now, batch),
                 ToClients::Answer(answer) => cnxns.answer(now, answer),
+                ToClients::Serving(Some((Mode::ReadOnly, tree))) => {
+                    cnxns.serve_read_only(Mode::ReadOnly.name(), tree.clone());
+                }
                 ToClients::Serving(Some((mode, tree))) => cnxns.serve(mode.name(), tree.clone()),
                 ToClients::Serving(None) => cnxns.unserve(),
                 ToClients::Listen(_) => unreachable!("taken above"),

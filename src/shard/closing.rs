@@ -2,6 +2,9 @@
 //!
 //! The native log alone would do for ringkeeper. The snapshot is for Apache, which reads no native log, and makes the next
 //! start shorter.
+//!
+//! A server of an ensemble leaves it first, so that nobody waits for the snapshot: a leader hands over
+//! (`docs/decisions/0005-hand-over.md`), and a learner sees what it has acknowledged committed.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,13 +47,16 @@ pub async fn close_when_asked(closing: &Closing, broadcast: Rc<Broadcast>, upkee
     broadcast.stop_ordering();
     let since = Instant::now();
     // In an ensemble the log may go on after what is committed here; Apache would need that part too.
+    let head = |tree: Zxid, committed: Zxid, logged: Zxid| (tree == committed && tree >= logged).then_some(tree);
     let is_complete = || {
         let logged = broadcast.log().borrow().last_zxid();
-        let head = |tree: Zxid, committed: Zxid| (tree == committed && tree >= logged).then_some(tree);
-        broadcast.with_state(|data_tree, committed| head(data_tree.tree().zxid(), committed)).flatten()
+        broadcast.with_state(|data_tree, committed| head(data_tree.tree().zxid(), committed, logged)).flatten()
     };
     let complete = loop {
-        match is_complete() {
+        let left = broadcast.has_left();
+        match is_complete().filter(|_| left) {
+            // A server that has left its ensemble hears of no further commit.
+            None if left && broadcast.is_of_ensemble() => break None,
             None if since.elapsed() < COMMIT_PATIENCE => glommio::timer::sleep(POLL).await,
             complete => break complete,
         }

@@ -9,7 +9,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_lite::io::{ReadHalf, WriteHalf, split};
@@ -24,7 +24,7 @@ use super::listener;
 use super::mesh::Queue;
 use super::peers::Order;
 use super::upkeep::Upkeep;
-use crate::proto::quorum::{Packet, PacketKind};
+use crate::proto::quorum::{HandOver, Packet, PacketKind};
 use crate::server::config::dynamic::DynamicFiles;
 use crate::server::config::{Config, EnsembleConfig};
 use crate::storage::epoch;
@@ -45,6 +45,8 @@ const SHORT_BYTES_MAX: usize = 16 << 10;
 /// How often a leader that refuses the connection is tried again, and how long to wait before each time: it opens its
 /// port only when it knows that it leads.
 const DIAL_PAUSES_MS: [u64; 9] = [5, 10, 20, 40, 80, 100, 100, 100, 100];
+/// How long a server that stops waits for the other ends to take what was sent last.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(500);
 /// While the learner's disk is at work, its link is looked at this often.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
@@ -67,6 +69,8 @@ pub struct LearnerPort {
     packet_bytes_max: usize,
     links: RefCell<BTreeMap<LinkId, Rc<Link>>>,
     next_link: Cell<LinkId>,
+    /// Links over which something may still be sent, closed ones included.
+    sending: Cell<usize>,
     accepting: RefCell<Vec<JoinHandle<()>>>,
 }
 
@@ -108,6 +112,7 @@ impl LearnerPort {
             packet_bytes_max: 2 * config.max_buffer_bytes as usize,
             links: RefCell::default(),
             next_link: Cell::new(0),
+            sending: Cell::new(0),
             accepting: RefCell::default(),
         }
     }
@@ -149,6 +154,12 @@ impl LearnerPort {
                 self.to_election.push(Order::View(view.clone()));
                 self.configs.push(view);
             }
+            Effect::Succeed(HandOver { successor, supporters }, zxid) => {
+                self.to_election.push(Order::Succeed { leader: successor, zxid, supporters });
+            }
+            Effect::Leave => {
+                glommio::spawn_local(async move { port.leave().await }).detach();
+            }
             Effect::Dial(leader) => {
                 glommio::spawn_local(async move { port.dial(leader).await }).detach();
             }
@@ -172,7 +183,8 @@ impl LearnerPort {
                 tracing::info!("{} in epoch {epoch}: clients are served", mode_name(mode));
                 self.to_election.push(Order::Established { epoch: epoch.0.into() });
             }
-            Effect::Unserve => {}
+            // The client shards know it already.
+            Effect::ServeReadOnly(_) | Effect::Unserve => {}
         }
     }
 
@@ -217,6 +229,16 @@ impl LearnerPort {
                 self.client_port.follow(me.client, &self.broadcast).await;
             }
         }
+    }
+
+    /// Lets the last words out, and takes no more part in elections.
+    async fn leave(self: Rc<Self>) {
+        let since = Instant::now();
+        while self.sending.get() > 0 && since.elapsed() < LAST_WORDS_PATIENCE {
+            glommio::timer::sleep(BUSY_PAUSE).await;
+        }
+        self.to_election.push(Order::Leave);
+        self.broadcast.happened([Event::Left]);
     }
 
     async fn save_epochs(self: Rc<Self>, epochs: Epochs) {
@@ -351,7 +373,13 @@ impl LearnerPort {
         let link = Rc::new(Link::default());
         self.links.borrow_mut().insert(id, Rc::clone(&link));
         let (read, write) = split(stream);
-        glommio::spawn_local(write_all(link, write)).detach();
+        let port = Rc::clone(self);
+        self.sending.set(self.sending.get() + 1);
+        glommio::spawn_local(async move {
+            write_all(link, write).await;
+            port.sending.set(port.sending.get() - 1);
+        })
+        .detach();
         let port = Rc::clone(self);
         glommio::spawn_local(async move {
             let error = port.read(id, read).await;
@@ -495,5 +523,6 @@ fn mode_name(mode: Mode) -> &'static str {
         Mode::Leading => "LEADING",
         Mode::Following => "FOLLOWING",
         Mode::Observing => "OBSERVING",
+        Mode::ReadOnly => "LOOKING",
     }
 }

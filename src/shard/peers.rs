@@ -70,18 +70,32 @@ pub enum Order {
         /// Zxid of the reconfiguration.
         zxid: Zxid,
     },
+    /// The leader stops and has named the next one; answered as [`Order::Look`] is.
+    Succeed {
+        /// The server that is to lead.
+        leader: ServerId,
+        /// The last transaction here.
+        zxid: Zxid,
+        /// Participants that were told the same.
+        supporters: BTreeSet<ServerId>,
+    },
     /// Another configuration is in force or was proposed.
     View(QuorumView),
+    /// The server stops: it gives its election port up, so that others see at once that no vote is to come from here.
+    Leave,
 }
 
-impl From<Order> for election::Event {
-    fn from(order: Order) -> election::Event {
-        match order {
+impl Order {
+    /// What it is to the election; nothing if it is none of its business.
+    fn into_event(self) -> Option<election::Event> {
+        Some(match self {
             Order::Look { last_zxid, current_epoch } => election::Event::Look { last_zxid, current_epoch },
             Order::Established { epoch } => election::Event::Established { epoch },
             Order::Appointed { leader, zxid } => election::Event::Appointed { leader, zxid },
+            Order::Succeed { leader, zxid, supporters } => election::Event::Succeed { leader, zxid, supporters },
             Order::View(view) => election::Event::View(view),
-        }
+            Order::Leave => return None,
+        })
     }
 }
 
@@ -202,6 +216,8 @@ pub struct Peers {
     clock: Clock,
     /// Something happened that may have changed when a clock is to ring.
     rearm: Notify,
+    /// [`Order::Leave`] has come: nothing is done any more.
+    left: Cell<bool>,
 }
 
 /// What is to be written to a socket, and whether it is to be closed then.
@@ -253,6 +269,7 @@ impl Peers {
             reports,
             clock,
             rearm: Notify::default(),
+            left: Cell::new(false),
         });
         glommio::spawn_local(Rc::clone(&peers).obey(sockets, orders)).detach();
         peers
@@ -263,8 +280,14 @@ impl Peers {
         self.take(orders.next().await);
         sockets.into_iter().for_each(|(address, socket)| self.listen(address, socket));
         glommio::spawn_local(Rc::clone(&self).ring()).detach();
-        loop {
+        while !self.left.get() {
             self.take(orders.next().await);
+        }
+        let accepting = std::mem::take(&mut *self.accepting.borrow_mut());
+        self.close(accepting).await;
+        for wire in self.wires.take().into_values() {
+            wire.closing.set(true);
+            wire.wake();
         }
     }
 
@@ -275,7 +298,10 @@ impl Peers {
             self.drive(Input::Links(links::Event::View(view.clone())));
             self.follow_own_port(view);
         }
-        self.drive(Input::Election(order.into()));
+        match order.into_event() {
+            Some(event) => self.drive(Input::Election(event)),
+            None => self.left.set(true),
+        }
     }
 
     fn listen(self: &Rc<Self>, address: HostPort, socket: OwnedFd) {
@@ -308,15 +334,20 @@ impl Peers {
             let before = std::mem::take(&mut *peers.accepting.borrow_mut());
             let (stay, go) = before.into_iter().partition(|(address, _)| wanted.contains(address));
             *peers.accepting.borrow_mut() = stay;
-            for (address, moved) in go {
-                moved.set(true);
-                // Wakes the task that waits there.
-                for addr in look_up(&address).await.into_iter().flatten() {
-                    drop(TcpStream::connect_timeout(addr, peers.connect_timeout).await);
-                }
-            }
+            peers.close(go).await;
         })
         .detach();
+    }
+
+    /// Accepts no connections there any more.
+    async fn close(&self, ports: BTreeMap<HostPort, Rc<Cell<bool>>>) {
+        for (address, moved) in ports {
+            moved.set(true);
+            // Wakes the task that waits there.
+            for addr in look_up(&address).await.into_iter().flatten() {
+                drop(TcpStream::connect_timeout(addr, self.connect_timeout).await);
+            }
+        }
     }
 
     async fn accept(self: Rc<Self>, listener: TcpListener, moved: Rc<Cell<bool>>) {
@@ -341,7 +372,7 @@ impl Peers {
 
     /// Rings the clocks of the state machines.
     async fn ring(self: Rc<Self>) {
-        loop {
+        while !self.left.get() {
             let now = self.clock.now();
             let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
             let (election, links) = (self.election.borrow().wake_at(), self.links.borrow().wake_at());
@@ -367,6 +398,9 @@ impl Peers {
 
     /// Hands an event over and carries out what comes of it, to the last.
     fn drive(self: &Rc<Self>, first: Input) {
+        if self.left.get() {
+            return;
+        }
         let now = self.clock.now();
         let mut inputs = VecDeque::from([first]);
         while let Some(input) = inputs.pop_front() {
@@ -472,6 +506,9 @@ impl Peers {
 
     /// Serves a socket in a task of its own, to its end.
     fn serve(self: &Rc<Self>, link: LinkId, mut stream: TcpStream, greets: bool) {
+        if self.left.get() {
+            return;
+        }
         if let Err(error) = listener::keep_alive(&stream) {
             tracing::warn!("Cannot set options of a connection between servers: {error}");
         }

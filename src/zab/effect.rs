@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::quorum::QuorumView;
+use crate::proto::quorum::HandOver;
 use crate::storage::snapshot_format::SnapshotSource;
 use crate::tree::Tree;
 use crate::types::{Epoch, ServerId, Zxid};
@@ -57,7 +58,8 @@ pub struct Epochs {
 /// What the driver does, in the order in which it comes.
 ///
 /// Those that take time are answered by an event: [`Effect::SaveEpochs`], [`Effect::Truncate`], [`Effect::Install`],
-/// [`Effect::Reload`], [`Effect::Look`], [`Effect::Dial`] and [`Effect::Configure`]. At most one of the first four is under way at a time.
+/// [`Effect::Reload`], [`Effect::Look`], [`Effect::Appoint`], [`Effect::Succeed`], [`Effect::Leave`], [`Effect::Dial`] and
+/// [`Effect::Configure`]. At most one of the first four is under way at a time.
 /// Transactions to be logged are not among them, because they are many: see `Peer::take_log`.
 #[derive(Debug)]
 pub enum Effect {
@@ -87,6 +89,10 @@ pub enum Effect {
     /// Another configuration is in force or was proposed: makes both durable, tells the election, and listens where the one in
     /// force says. Several may be under way; each is answered, in order.
     Configure(QuorumView),
+    /// There is no election: the leader that stops has named the next. With it comes the last transaction here.
+    Succeed(HandOver, Zxid),
+    /// Takes no more part in elections, sends what is still to be sent, and reports `Event::Left`.
+    Leave,
     /// Connects to the leader's learner port.
     Dial(ServerId),
     /// Opens the learner port.
@@ -95,6 +101,8 @@ pub enum Effect {
     Unlisten,
     /// Serves clients, from this version of the tree on. The election is to answer with this epoch.
     Serve(Mode, Tree, Epoch),
+    /// Serves reads of this version of the tree, to clients that ask for no more, while there is no leader.
+    ServeReadOnly(Tree),
     /// Serves clients no more.
     Unserve,
 }
@@ -117,6 +125,8 @@ pub enum Mode {
     Following,
     /// It only learns.
     Observing,
+    /// It looks for a leader, and answers reads from what it has.
+    ReadOnly,
 }
 
 /// Why a role ended: a sentence for the log.
@@ -129,6 +139,7 @@ impl Mode {
             Mode::Leading => "leader",
             Mode::Following => "follower",
             Mode::Observing => "observer",
+            Mode::ReadOnly => "read-only",
         }
     }
 }

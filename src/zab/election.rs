@@ -35,6 +35,8 @@
 //!
 //! * The wait for better votes ends early if there is nobody left to cast one: every participant's vote of this round is
 //!   in, or it says that it casts none, or its host refuses connections.
+//! * A server that was told a vote while it still followed, and looks now, is told again; Apache's waits for the next
+//!   notification that is due, 200 ms later.
 //! * A connection that comes up in an election is sent the present vote, never an old one; what a settled server said
 //!   last is not repeated.
 //! * The round does not start at 0 again when the configuration changes. It may with others.
@@ -81,6 +83,15 @@ pub enum Event {
         leader: ServerId,
         /// Zxid of the reconfiguration.
         zxid: Zxid,
+    },
+    /// The leader stops and has named the next one: what [`Event::Look`] would end with is known without asking.
+    Succeed {
+        /// The server that is to lead.
+        leader: ServerId,
+        /// The last transaction in this server's log.
+        zxid: Zxid,
+        /// Participants that were told the same.
+        supporters: BTreeSet<ServerId>,
     },
     /// Another configuration is in force or was proposed. While looking, the election starts again.
     View(QuorumView),
@@ -284,6 +295,13 @@ impl Election {
                     took_ms: 0,
                 }));
             }
+            Event::Succeed { leader, zxid, supporters } => {
+                // The same with all who were told; the epoch stays the old one's before the new leader is established.
+                let vote = Vote { leader, zxid, round: self.round, peer_epoch: self.current.peer_epoch };
+                (self.current, self.state) = (vote, self.state_under(leader));
+                self.looking = None;
+                effects.push(Effect::Elected(Elected { state: self.state, vote, supporters, took_ms: 0 }));
+            }
             Event::View(view) => {
                 if view.current().version() < self.view.current().version() {
                     // From before another server told of a newer one: see [`Effect::Adopt`].
@@ -424,10 +442,15 @@ impl Election {
             false
         };
         looking.received.insert(from, ballot);
+        // It has answered in its old role, so it has taken no notice of what it was told.
+        let was_told_too_early = looking.settled.remove(&from).is_some();
         if news {
             looking.decide_at = None;
             self.announce(now, effects);
         } else {
+            if was_told_too_early && candidate != looking.proposal {
+                effects.push(self.proposal_to(from));
+            }
             self.count(now, effects);
         }
     }

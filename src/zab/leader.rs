@@ -34,7 +34,7 @@ use crate::jute::Write as _;
 use crate::planted::{self, Bug};
 use crate::proto::ErrorCode;
 use crate::proto::op::{OpCode, ReconfigRequest, WriteOp};
-use crate::proto::quorum::{self, ForwardedRequest, LearnerInfo, OP_CREATE_SESSION, Packet, PacketKind};
+use crate::proto::quorum::{self, ForwardedRequest, HandOver, LearnerInfo, OP_CREATE_SESSION, Packet, PacketKind};
 use crate::request::pipeline::{Answer, Ask, WriteRequest};
 use crate::types::{CnxnId, Epoch, Instant, ServerId, Zxid};
 
@@ -129,6 +129,10 @@ struct Learner {
     deadline: Instant,
     /// The oldest proposal that it has not acknowledged, and since when.
     unacked: Option<(Zxid, Instant)>,
+    /// The last committed transaction of its synchronisation: it has that once it acknowledges the history.
+    given: Zxid,
+    /// Whether a hand-over may be sent to it.
+    knows_hand_over: bool,
 }
 
 /// See the module.
@@ -216,7 +220,7 @@ impl Leader {
     }
 
     /// The server that is to lead by the last reconfiguration, and its zxid, if it is another.
-    pub fn successor(&self) -> Option<(ServerId, Zxid)> {
+    pub fn appointed(&self) -> Option<(ServerId, Zxid)> {
         let zxid = Zxid(self.view.current().version());
         self.resigned.and_then(|resigned| resigned.successor).map(|successor| (successor, zxid))
     }
@@ -275,7 +279,15 @@ impl Leader {
     pub fn connected(&mut self, now: Instant, link: LinkId) {
         let deadline = now.after_ms(self.settings.init_ms());
         let nobody = ServerId::NOBODY;
-        let learner = Learner { sid: nobody, observer: true, stage: Stage::Connected, deadline, unacked: None };
+        let learner = Learner {
+            sid: nobody,
+            observer: true,
+            stage: Stage::Connected,
+            deadline,
+            unacked: None,
+            given: Zxid::ZERO,
+            knows_hand_over: false,
+        };
         self.learners.insert(link, learner);
     }
 
@@ -545,6 +557,43 @@ impl Leader {
         heard.map(|learner| learner.sid).chain([self.settings.id]).collect()
     }
 
+    /// Whether enough of its followers know what a hand-over is, so that one may come about.
+    pub fn may_hand_over(&self) -> bool {
+        self.view.contains_quorum(&self.heirs().map(|learner| learner.sid).collect())
+    }
+
+    /// Who is to lead next, if this server stops now: a follower that has everything. There is none while something is
+    /// proposed and not committed, or if those that can be told are no quorum without this server: the others would look
+    /// for a leader among themselves, and the successor wait for them in vain.
+    pub fn successor(&self) -> Option<HandOver> {
+        if !self.outstanding.is_empty() || !self.may_hand_over() {
+            return None;
+        }
+        let has_all = |sid: &ServerId| self.acked.get(sid).is_some_and(|acked| *acked >= self.last_proposed);
+        let is_electable = |sid: &ServerId| self.view.current().weight(*sid) > 0;
+        let supporters: BTreeSet<ServerId> = self.heirs().map(|learner| learner.sid).collect();
+        // Whom an election would prefer.
+        let successor = supporters.iter().copied().filter(|sid| has_all(sid) && is_electable(sid)).max()?;
+        Some(HandOver { successor, supporters })
+    }
+
+    /// Tells everybody who can understand it who leads next: observers too, which then need not look for it.
+    pub fn hand_over(&self, hand_over: &HandOver, out: &mut Out) {
+        let packet = Packet::with(PacketKind::HandOver, self.committed, hand_over.encode());
+        let serving = self.learners.iter().filter(|(_, learner)| learner.stage == Stage::Serving);
+        for (link, _) in serving.filter(|(_, learner)| learner.knows_hand_over) {
+            send(*link, &packet, out);
+        }
+    }
+
+    /// Participants that can be told of a hand-over.
+    fn heirs(&self) -> impl Iterator<Item = &Learner> {
+        let is_heir = |learner: &&Learner| {
+            learner.stage == Stage::Serving && learner.knows_hand_over && self.view.current().is_voter(learner.sid)
+        };
+        self.learners.values().filter(is_heir)
+    }
+
     /// Tells a learner what the pipeline has answered it.
     pub fn answer(&self, answer: &Answer, out: &mut Out) {
         let (cnxn, packet) = match answer {
@@ -553,7 +602,7 @@ impl Leader {
                 let data = quorum::encode_revalidated(*session, *valid);
                 (cnxn, Packet::with(PacketKind::Revalidate, Zxid(-1), data))
             }
-            Answer::Attached { .. } | Answer::Replied(_) | Answer::Throttled(_) | Answer::Close(_) => return,
+            _ => return,
         };
         if self.learners.contains_key(&cnxn.slot) {
             send(cnxn.slot, &packet, out);
@@ -624,6 +673,7 @@ impl Leader {
         }
         let learner = self.learners.get_mut(&link).expect("looked up by the caller");
         (learner.sid, learner.observer, learner.stage) = (sid, observer, Stage::WaitsForEpoch);
+        learner.knows_hand_over = info.knows_hand_over;
         let accepted = Epoch(packet.zxid.epoch());
         match &mut self.phase {
             Phase::Discovery { heard } => {
@@ -712,6 +762,7 @@ impl Leader {
         let (sid, observer) = (learner.sid, learner.observer);
         learner.stage = Stage::Syncing;
         learner.deadline = deadline;
+        learner.given = newest;
         let Past { history, visible } = past;
         let plan = history.plan(last);
         tracing::info!(
@@ -771,9 +822,11 @@ impl Leader {
             if learner.stage == Stage::Syncing && zxid == epoch.zxid() {
                 learner.stage = Stage::Synced;
                 learner.deadline = now.after_ms(sync_ms);
-                let follower = !learner.observer;
+                let (follower, given) = (!learner.observer, learner.given);
                 if follower {
                     self.synced.insert(sid);
+                    let acked = self.acked.entry(sid).or_default();
+                    *acked = given.max(*acked);
                 }
                 if establishing {
                     self.establish_with_quorum(now, out);

@@ -28,7 +28,7 @@ use super::history::History;
 use super::quorum::{PeerAddress, QuorumVerifier, QuorumView};
 use crate::jute::Write as _;
 use crate::planted::{self, Bug};
-use crate::proto::quorum::{self, LearnerInfo, Packet, PacketKind};
+use crate::proto::quorum::{self, HandOver, LearnerInfo, Packet, PacketKind};
 use crate::proto::txn::{LoggedTxn, Txn};
 use crate::request::replica::{Forward, Replica};
 use crate::storage::snapshot_format::SnapshotSource;
@@ -51,6 +51,8 @@ pub struct Out {
     pub reconfigured: bool,
     /// Who leads from here on by a reconfiguration, and its zxid. The learner gives up to follow, or to lead.
     pub appointed: Option<(ServerId, Zxid)>,
+    /// The leader stops and names the next.
+    pub handed_over: Option<HandOver>,
     /// The learner gives up.
     pub failed: Option<Reason>,
 }
@@ -105,6 +107,8 @@ pub struct Learner {
     /// The configuration that NEWLEADER brought.
     config: Option<QuorumVerifier>,
     heard: Instant,
+    /// See [`Learner::leave`].
+    leaving: bool,
 }
 
 /// A transaction as the leader sent it.
@@ -156,12 +160,14 @@ impl Learner {
             deferred: VecDeque::new(),
             config: None,
             heard: now,
+            leaving: false,
         };
         let kind = if observer { PacketKind::ObserverInfo } else { PacketKind::FollowerInfo };
         let info = LearnerInfo {
             sid: settings.id.0,
             protocol_version: quorum::PROTOCOL_VERSION,
             config_version: learner.view.current().version(),
+            knows_hand_over: true,
         };
         learner.send(&Packet::with(kind, epochs.accepted.zxid(), info.encode()), out);
         learner
@@ -201,6 +207,24 @@ impl Learner {
     /// Whether the state in memory is one that the disk does not have: what a snapshot brought, before it is durable.
     pub fn is_ahead_of_disk(&self) -> bool {
         self.stage == Stage::Syncing { from_snapshot: true } && !planted::is(Bug::PartialSnapshotKept)
+    }
+
+    /// Takes no further proposal: what the server has acknowledged is still its to keep, and the leader to commit.
+    pub fn leave(&mut self) {
+        if !self.leaving {
+            self.leaving = true;
+            self.pending.retain(|proposal| proposal.zxid <= self.logged);
+        }
+    }
+
+    /// Whether everything in its log is durable and committed, and nothing will be added.
+    pub fn has_left(&self) -> bool {
+        self.leaving && self.has_all_committed() && self.durable >= self.logged
+    }
+
+    /// Whether everything in its log is committed.
+    pub fn has_all_committed(&self) -> bool {
+        self.is_established() && self.pending.front().is_none_or(|oldest| oldest.zxid > self.logged)
     }
 
     /// Transactions that were logged and not committed, to be applied when the role ends.
@@ -383,6 +407,14 @@ impl Learner {
                 if planted::is(Bug::FollowerShowsProposals) && packet.zxid <= state.replica.committed() =>
             {
                 Ok(())
+            }
+            // Beyond what this server keeps.
+            (Stage::Serving, Proposal | Commit | Inform) if self.leaving && packet.zxid > self.logged => Ok(()),
+            (Stage::Serving, HandOver) => {
+                let data = packet.data.as_deref().unwrap_or_default();
+                quorum::HandOver::decode(data)
+                    .map(|hand_over| out.handed_over = Some(hand_over))
+                    .map_err(|error| format!("HANDOVER cannot be read: {error}"))
             }
             (Stage::Serving, Commit) if !self.observer => self.commit(packet.zxid, state),
             (Stage::Serving, Inform) => {

@@ -350,6 +350,10 @@ impl Links {
             return;
         }
         let peer = self.peers.entry(to).or_default();
+        if peer.link.is_some() {
+            // The connection may be dead already: then it matters whether the server still runs, and it is dialled.
+            peer.eager = notification.state == ServerState::Looking;
+        }
         match peer.link {
             Some(_) if peer.writing => peer.next = Some(notification),
             Some(link) => {

@@ -22,6 +22,8 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use self::leaving::Leaving;
+use self::read_only::answer_read_only;
 use super::effect::{Effect, Epochs, LinkId, Mode, Settings, Standing};
 use super::history::History;
 use super::leader::{self, Leader, Past};
@@ -30,8 +32,9 @@ use super::quorum::QuorumVerifier;
 use super::quorum::QuorumView;
 use crate::planted::{self, Bug};
 use crate::proto::op::WriteOp;
-use crate::proto::quorum::Packet;
+use crate::proto::quorum::{HandOver, Packet};
 use crate::request::containers;
+use crate::request::local::{self, LocalSessions};
 use crate::request::pipeline::{Answer, Ask, CommitBatch, Orphan, Pipeline, Proposals, WriteRequest};
 use crate::request::prepare::Rules;
 use crate::request::replica::Replica;
@@ -75,6 +78,10 @@ pub enum Event {
     Configured,
     /// The election has learned of a newer configuration, which is in force there already.
     Adopted(QuorumVerifier),
+    /// The server is to stop: it hands over what it has to do and takes on nothing more.
+    Leave,
+    /// See [`Effect::Leave`].
+    Left,
     /// Some time has passed. To come several times in each `tickTime`.
     Tick,
 }
@@ -105,11 +112,14 @@ pub struct Ordering {
     pub digests: bool,
     /// How long touches may be on their way to the leader's table of sessions, in ms.
     pub grace_ms: u64,
+    /// Set if new sessions are local.
+    pub local_sessions: Option<local::Rules>,
+    /// Set if reads are served after so many ms without a leader.
+    pub read_only_after_ms: Option<u64>,
 }
 
 /// The zxid of a server that must not vote.
 const NO_VOTE: Zxid = Zxid(-1);
-
 enum Role {
     /// The last role has ended, and the disk is still at work for it.
     Settling(DataTree),
@@ -183,6 +193,16 @@ pub struct Peer {
     unconfigured: usize,
     /// What else became durable meanwhile: nothing is acknowledged that a configuration has to do with before that is durable.
     held: Vec<Event>,
+    /// Since when a leader is looked for, as far as the last tick knows.
+    looking_since: Option<Instant>,
+    /// Set while reads alone are served: the sessions of those who come for them.
+    read_only: Option<LocalSessions>,
+    /// Whom the leader that stopped has named, until this server is settled.
+    successor: Option<HandOver>,
+    /// Set once the server is to stop.
+    leaving: Option<Leaving>,
+    /// Everything in the log is known to be committed, since the last role ended.
+    all_committed: bool,
     output: Output,
 }
 
@@ -215,6 +235,11 @@ impl Peer {
             appointed: None,
             unconfigured: 0,
             held: Vec::new(),
+            looking_since: None,
+            read_only: None,
+            successor: None,
+            leaving: None,
+            all_committed: false,
             output: Output::default(),
         };
         peer.look_when_settled();
@@ -294,12 +319,22 @@ impl Peer {
                     self.configure(view);
                 }
             }
+            Event::Leave => self.on_leave(now),
+            Event::Left => self.leaving = Some(Leaving::Left),
             Event::Tick => self.on_tick(now, wall),
         }
     }
 
     /// Finishes what the events since the last call have begun, and gives what is to be done.
     pub fn pump(&mut self, now: Instant) -> Output {
+        self.pump_role(now);
+        if let Some(Leaving::Draining { until }) = self.leaving {
+            self.leave_if_drained(now >= until);
+        }
+        std::mem::take(&mut self.output)
+    }
+
+    fn pump_role(&mut self, now: Instant) {
         match &mut self.role {
             Role::Leading(_) => self.pump_leading(now),
             Role::Following(following) => {
@@ -317,7 +352,16 @@ impl Peer {
         if let Some((zxid, _)) = self.output.log.last() {
             self.appended = *zxid;
         }
-        std::mem::take(&mut self.output)
+    }
+
+    /// Whether it was to stop, and there is nothing left to be done.
+    pub fn has_left(&self) -> bool {
+        self.leaving == Some(Leaving::Left)
+    }
+
+    /// Whether everything in its log was known to be committed when the last role ended.
+    pub fn has_all_committed(&self) -> bool {
+        self.all_committed
     }
 
     /// What it serves as, if it serves.
@@ -345,6 +389,15 @@ impl Peer {
             },
             Role::Changing => return None,
         })
+    }
+
+    /// Sessions that only this server knows.
+    pub fn local_sessions(&self) -> usize {
+        match &self.role {
+            Role::Following(following) => following.replica.local_sessions(),
+            Role::Leading(_) => self.pipeline().map_or(0, Pipeline::local_sessions),
+            _ => self.read_only.as_ref().map_or(0, LocalSessions::len),
+        }
     }
 
     /// The order of writes, if it is this server's to make.
@@ -382,9 +435,17 @@ impl Peer {
     }
 
     fn on_ask(&mut self, now: Instant, wall: WallMs, ask: Ask) {
+        if self.leaving.is_some() {
+            return;
+        }
         match &mut self.role {
             Role::Leading(_) => self.order(now, wall, ask),
-            Role::Following(following) if following.learner.is_established() => following.replica.handle(ask),
+            Role::Following(following) if following.learner.is_established() => following.replica.handle(now, ask),
+            Role::Looking(data_tree) => {
+                if let Some(sessions) = &mut self.read_only {
+                    self.output.answers.extend(answer_read_only(sessions, data_tree, now, ask));
+                }
+            }
             // Its client is being told that nobody serves it.
             _ => {}
         }
@@ -429,6 +490,10 @@ impl Peer {
     }
 
     fn on_elected(&mut self, now: Instant, elected: ServerId, supporters: BTreeSet<ServerId>) {
+        if self.leaving.is_some() {
+            return;
+        }
+        self.end_read_only();
         let data_tree = match std::mem::replace(&mut self.role, Role::Changing) {
             Role::Looking(data_tree) => data_tree,
             // The result of an election that was given up.
@@ -461,7 +526,7 @@ impl Peer {
 
     fn on_leader_connected(&mut self, now: Instant, wall: WallMs, link: LinkId) {
         let (data_tree, leader) = match std::mem::replace(&mut self.role, Role::Changing) {
-            Role::Dialing(data_tree, leader) => (data_tree, leader),
+            Role::Dialing(data_tree, leader) if self.leaving.is_none() => (data_tree, leader),
             role => {
                 self.role = role;
                 return self.output.effects.push(Effect::Close(link, "no leader is looked for any more".to_owned()));
@@ -473,7 +538,10 @@ impl Peer {
         let (settings, view) = (self.settings, self.view.clone());
         let last = if self.in_doubt { None } else { Some(last) };
         let learner = Learner::new(settings, observer, link, leader, view, self.epochs, last, now, &mut out);
-        let replica = Replica::new(data_tree, self.ordering.digests, self.settings.id.0 as u8, wall);
+        let mut replica = Replica::new(data_tree, self.ordering.digests, self.settings.id.0 as u8, wall);
+        if let Some(rules) = self.ordering.local_sessions {
+            replica.keep_local_sessions(self.new_local_sessions(rules, wall));
+        }
         self.role = Role::Following(Box::new(Following { learner, replica }));
         self.after_learner(out);
     }
@@ -536,6 +604,7 @@ impl Peer {
             Role::Leading(leading) => {
                 if let LeaderState::Ordering(pipeline) = &mut leading.state
                     && !leading.leader.has_resigned()
+                    && self.leaving.is_none()
                 {
                     for (session, timeout_ms) in pipeline.tick(now, wall) {
                         let note = format!("Expiring session {session}, timeout of {timeout_ms}ms exceeded");
@@ -545,9 +614,11 @@ impl Peer {
                 self.as_leader(now, wall, |leader, _, out| leader.tick(now, out));
             }
             Role::Following(following) => {
+                following.replica.tick(now);
                 let link = following.learner.link();
                 self.as_learner(link, |learner, _, out| learner.tick(now, out));
             }
+            Role::Looking(_) => self.look_on(now, wall),
             _ => {}
         }
     }
@@ -581,8 +652,10 @@ impl Peer {
         if established {
             self.begin_ordering(now, wall);
         }
-        for ask in asks {
-            self.order(now, wall, ask);
+        if self.leaving.is_none() {
+            for ask in asks {
+                self.order(now, wall, ask);
+            }
         }
         if let Some(why) = failed {
             self.end_role(&why);
@@ -591,16 +664,20 @@ impl Peer {
 
     /// The history is a quorum's: clients are served.
     fn begin_ordering(&mut self, now: Instant, wall: WallMs) {
+        let local = self.ordering.local_sessions.map(|rules| self.new_local_sessions(rules, wall));
         let Role::Leading(leading) = &mut self.role else { return };
         let LeaderState::Waiting(data_tree) = &mut leading.state else { return };
         let mut data_tree = std::mem::take(data_tree.as_mut());
         set_config(&mut data_tree, &self.view, wall);
         let epoch = leading.leader.epoch();
         self.output.effects.push(Effect::Serve(Mode::Leading, data_tree.tree().clone(), epoch));
-        let Ordering { rules, containers, digests, grace_ms } = self.ordering;
+        let Ordering { rules, containers, digests, grace_ms, .. } = self.ordering;
         let sessions = Sessions::new(self.settings.tick_ms, grace_ms, self.settings.id.0 as u8, wall);
         let mut pipeline = Pipeline::new(data_tree, sessions, rules, containers, digests, now);
         pipeline.begin_epoch(epoch);
+        if let Some(local) = local {
+            pipeline.keep_local_sessions(local);
+        }
         self.output.notes.extend(pipeline.close_orphans(wall).iter().map(Orphan::to_string));
         leading.state = LeaderState::Ordering(Box::new(pipeline));
     }
@@ -655,7 +732,7 @@ impl Peer {
 
     fn after_learner(&mut self, out: learner::Out) {
         let Role::Following(following) = &mut self.role else { return };
-        let learner::Out { effects, log, established, reconfigured, appointed, failed } = out;
+        let learner::Out { effects, log, established, reconfigured, appointed, handed_over, failed } = out;
         if let Some((zxid, _)) = log.last() {
             self.appended = *zxid;
         }
@@ -689,14 +766,20 @@ impl Peer {
         }
         if let Some(why) = failed {
             self.appointed = appointed;
+            return self.end_role(&why);
+        }
+        if let Some(hand_over) = handed_over {
+            let why = format!("the leader stops, and server {} is to lead", hand_over.successor);
+            self.successor = Some(hand_over);
             self.end_role(&why);
         }
     }
 
-    /// The server looks for a leader again, as soon as its tree is what its log says.
+    /// The server looks for a leader again, as soon as its tree is what its log says; or it leaves.
     fn end_role(&mut self, why: &str) {
         let was = self.mode();
         let mut reload = false;
+        self.all_committed = false;
         let data_tree = match std::mem::replace(&mut self.role, Role::Changing) {
             Role::Leading(leading) => {
                 let Leading { leader, state, .. } = *leading;
@@ -705,13 +788,15 @@ impl Peer {
                     self.output.effects.push(Effect::Close(link, "the leader steps down".to_owned()));
                 }
                 self.output.effects.push(Effect::Unlisten);
-                self.appointed = leader.successor();
+                self.appointed = leader.appointed();
+                self.all_committed = was.is_some() && leader.committed() == leader.last_proposed();
                 for (zxid, payload) in leader.into_outstanding() {
                     self.history.push(zxid, payload);
                 }
                 match state {
                     LeaderState::Waiting(data_tree) => *data_tree,
                     LeaderState::Ordering(mut pipeline) => {
+                        self.all_committed &= !pipeline.has_proposals();
                         self.log_unproposed(&mut pipeline);
                         pipeline.into_head()
                     }
@@ -726,6 +811,7 @@ impl Peer {
                     self.output.batches.extend(replica.take_batch());
                     self.output.answers.extend(replica.take_answers());
                 }
+                self.all_committed = learner.has_all_committed();
                 for (payload, logged) in learner.take_uncommitted() {
                     replica.commit(&logged);
                     self.history.push(logged.header.zxid, payload);
@@ -766,6 +852,9 @@ impl Peer {
         if self.disk_at_work || self.durable < self.appended {
             return;
         }
+        if self.leaving.is_some() {
+            return self.leave_settled();
+        }
         self.role = match std::mem::replace(&mut self.role, Role::Changing) {
             Role::Settling(data_tree) => {
                 let zxid = data_tree.tree().zxid();
@@ -776,9 +865,10 @@ impl Peer {
                 let zxid = if self.in_doubt { NO_VOTE } else { zxid };
                 // Zxids of one epoch look alike.
                 let voted = if planted::is(Bug::VoteIgnoresLog) { Zxid(zxid.0 | 0xffff_ffff) } else { zxid };
-                self.output.effects.push(match self.appointed.take() {
-                    Some((leader, zxid)) => Effect::Appoint { leader, zxid },
-                    None => Effect::Look(Standing { epoch: self.epochs.current, zxid: voted }),
+                self.output.effects.push(match (self.appointed.take(), self.successor.take()) {
+                    (Some((leader, zxid)), _) => Effect::Appoint { leader, zxid },
+                    (None, Some(hand_over)) if !self.in_doubt => Effect::Succeed(hand_over, zxid),
+                    _ => Effect::Look(Standing { epoch: self.epochs.current, zxid: voted }),
                 });
                 Role::Looking(data_tree)
             }
@@ -792,5 +882,7 @@ fn set_config(data_tree: &mut DataTree, view: &QuorumView, wall: WallMs) {
     data_tree.set_config(&view.current().to_string(), Zxid(view.current().version()), wall);
 }
 
+mod leaving;
+mod read_only;
 #[cfg(test)]
 mod tests;

@@ -7,14 +7,14 @@ use ringkeeper::types::SessionId;
 use super::support::*;
 
 /// Servers 1 to n of one ensemble. Those at the end may be observers.
-struct Ensemble {
-    servers: Vec<Server>,
+pub struct Ensemble {
+    pub servers: Vec<Server>,
     /// The election and quorum ports stay ours while this lives.
     _ports: Vec<Port>,
 }
 
 impl Ensemble {
-    fn new(participants: usize, observers: usize, settings: &str) -> Ensemble {
+    pub fn new(participants: usize, observers: usize, settings: &str) -> Ensemble {
         let count = participants + observers;
         let ports: Vec<Port> = (0..2 * count).map(|_| Port::free()).collect();
         let mut lines = format!("tickTime=500\ninitLimit=20\nsyncLimit=10\n{settings}");
@@ -34,14 +34,14 @@ impl Ensemble {
     }
 
     /// Starts all and waits until all serve.
-    fn run(participants: usize, observers: usize, settings: &str) -> Ensemble {
+    pub fn run(participants: usize, observers: usize, settings: &str) -> Ensemble {
         let mut ensemble = Ensemble::new(participants, observers, settings);
         ensemble.servers.iter_mut().for_each(Server::spawn);
         ensemble.wait_until_all_serve();
         ensemble
     }
 
-    fn mode(&mut self, index: usize) -> Option<String> {
+    pub fn mode(&mut self, index: usize) -> Option<String> {
         let server = &mut self.servers[index];
         if let Some(code) = server.exit_code() {
             panic!("server {} ended with {code:?}:\n{}", index + 1, server.printed());
@@ -51,12 +51,12 @@ impl Ensemble {
     }
 
     #[track_caller]
-    fn wait_for_mode(&mut self, index: usize, what: &str, is: impl Fn(&str) -> bool) {
+    pub fn wait_for_mode(&mut self, index: usize, what: &str, is: impl Fn(&str) -> bool) {
         wait_for(&format!("server {} to be {what}", index + 1), || self.mode(index).filter(|mode| is(mode)));
     }
 
     #[track_caller]
-    fn wait_until_all_serve(&mut self) {
+    pub fn wait_until_all_serve(&mut self) {
         for index in 0..self.servers.len() {
             self.wait_for_mode(index, "serving", |_| true);
         }
@@ -64,19 +64,19 @@ impl Ensemble {
 
     /// Waits until one of these leads.
     #[track_caller]
-    fn wait_for_leader_among(&mut self, indexes: &[usize]) -> usize {
+    pub fn wait_for_leader_among(&mut self, indexes: &[usize]) -> usize {
         wait_for("a leader", || indexes.iter().copied().find(|index| self.mode(*index).as_deref() == Some("leader")))
     }
 
     #[track_caller]
-    fn leader(&mut self) -> usize {
+    pub fn leader(&mut self) -> usize {
         let all: Vec<usize> = (0..self.servers.len()).collect();
         self.wait_for_leader_among(&all)
     }
 
     /// Waits until each of these shows the data.
     #[track_caller]
-    fn assert_everywhere(&self, path: &str, data: Option<&[u8]>) {
+    pub fn assert_everywhere(&self, path: &str, data: Option<&[u8]>) {
         for server in &self.servers {
             if server.is_running() {
                 assert_eq!(read_synced(server, path).as_deref(), data, "{path} on {}", server.address());

@@ -11,6 +11,7 @@ mod front;
 mod http;
 mod latency;
 mod limits;
+mod members;
 mod points;
 mod reconfig;
 mod scale;

@@ -13,6 +13,7 @@
 //! say 3 1 FOLLOWING leader=2 …         a message that 3 did not write (zxid, round, epoch, version, config=ensemble)
 //! established 1 epoch=2                the leader of 1 is established
 //! appoint 1 leader=2 zxid=0x…          a reconfiguration names the leader
+//! succeed 1 leader=2 zxid=0x… with 1 2   the leader that stops has named the next, and told these
 //! propose 1 / activate 1               the present `ensemble` is proposed to server 1 / in force there
 //! ```
 
@@ -97,6 +98,13 @@ impl Stage {
                 let leader = ServerId(number("leader").expect("leader="));
                 let zxid = Zxid(number("zxid").expect("zxid="));
                 self.handle(id(1), Event::Appointed { leader, zxid }, trace);
+            }
+            "succeed" => {
+                let leader = ServerId(number("leader").expect("leader="));
+                let zxid = Zxid(number("zxid").expect("zxid="));
+                let told = words.iter().skip_while(|word| **word != "with").skip(1);
+                let supporters = told.map(|word| ServerId(story::parse(word))).collect();
+                self.handle(id(1), Event::Succeed { leader, zxid, supporters }, trace);
             }
             "propose" | "activate" => {
                 let mut view = self.servers[&id(1)].view().clone();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::{Buf as _, BytesMut};
-use ringkeeper::proto::quorum::{Packet, PacketKind};
+use ringkeeper::proto::quorum::{HandOver, Packet, PacketKind};
 use ringkeeper::storage::compression::Compression;
 use ringkeeper::storage::epoch;
 use ringkeeper::storage::format::Link as LogLink;
@@ -115,7 +115,12 @@ impl World {
             Effect::Serve(_, _, epoch) => {
                 self.drive(server, Input::Election(election::Event::Established { epoch: epoch.0.into() }));
             }
-            Effect::Unserve => {}
+            Effect::Succeed(HandOver { successor, supporters }, zxid) => {
+                let event = election::Event::Succeed { leader: successor, zxid, supporters };
+                self.drive(server, Input::Election(event));
+            }
+            // Nobody is told to stop, or to serve without a leader.
+            Effect::Leave | Effect::ServeReadOnly(_) | Effect::Unserve => {}
         }
     }
 

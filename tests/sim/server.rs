@@ -229,6 +229,8 @@ impl World {
             containers: ringkeeper::request::containers::Settings::default(),
             digests: true,
             grace_ms: 2 * CLIENTS_TICK_US / 1000,
+            local_sessions: None,
+            read_only_after_ms: None,
         };
         let view = self.servers[server].config.clone().unwrap_or_else(|| crate::peers::view(&self.options));
         let shards = (0..self.options.shards() as u16)

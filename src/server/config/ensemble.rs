@@ -12,6 +12,7 @@ use super::PeerType;
 use super::error::{ConfigError, InvalidValue, Place};
 use super::properties;
 use super::settings::Settings;
+use crate::request::local;
 use crate::types::ServerId;
 use crate::zab::election::Timing;
 use crate::zab::quorum::{HostPort, Member, QuorumError, QuorumVerifier, QuorumView};
@@ -49,6 +50,10 @@ pub struct EnsembleConfig {
     pub standalone_enabled: bool,
     /// `syncEnabled`: an observer keeps log and snapshots.
     pub sync_enabled: bool,
+    /// `localSessionsEnabled`, and with it `localSessionsUpgradingEnabled`.
+    pub local_sessions: Option<local::Rules>,
+    /// `readonlymode.enabled`: reads are served without a leader.
+    pub read_only: bool,
 }
 
 impl EnsembleConfig {
@@ -231,6 +236,10 @@ pub(super) fn config(
         },
         standalone_enabled: settings.is_on("standaloneEnabled"),
         sync_enabled: settings.is_on("syncEnabled"),
+        local_sessions: settings
+            .is_on("localSessionsEnabled")
+            .then(|| local::Rules { upgrading: settings.is_on("localSessionsUpgradingEnabled") }),
+        read_only: settings.is_on("readonlymode.enabled"),
     };
     Ok((config, client))
 }

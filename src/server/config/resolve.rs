@@ -322,6 +322,10 @@ fn four_letter_words(settings: &mut Settings) -> FourLetterWords {
     let listed = settings.text("4lw.commands.whitelist").split(',');
     words.extend(listed.map(|word| word.trim().to_string()));
     words.remove("");
+    // Clients in read-only mode ask with it where they can write again.
+    if settings.is_on("readonlymode.enabled") {
+        words.insert("isro".to_string());
+    }
     let unknown: Vec<String> = words.iter().filter(|word| !WORDS.contains(&word.as_str())).cloned().collect();
     for word in unknown {
         let place = settings.place("4lw.commands.whitelist");

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use super::*;
 use crate::proto::client::AclList;
 use crate::proto::op::{OpCode, WriteOp};
+use crate::proto::quorum::PacketKind;
 use crate::request::pipeline::{SessionChange, WriteRequest};
 use crate::storage::snapshot_format::{Decoder, Encoder, Form};
 use crate::tree::Outcome;
@@ -16,7 +17,9 @@ use crate::zab::effect::LAST_COUNTER;
 use crate::zab::quorum::QuorumVerifier;
 use std::sync::Arc;
 
+mod hand_over;
 mod hazards;
+mod local_sessions;
 mod reconfig;
 
 const TICK_MS: u64 = 2000;
@@ -64,10 +67,14 @@ struct Server {
     /// What was on its disk was lost.
     in_doubt: bool,
     looking: Option<Standing>,
+    /// Whom the leader that stopped has named.
+    named: Option<HandOver>,
     listening: bool,
     serving: Option<(Mode, Tree)>,
     replies: Vec<(i32, Outcome)>,
     opened: Vec<SessionId>,
+    /// Ends of sessions that their clients asked for.
+    closed: Vec<SessionChange>,
     answers: Vec<Answer>,
     notes: Vec<String>,
 }
@@ -93,6 +100,10 @@ struct Cluster {
     reconfig: bool,
     /// How often anybody had to look for a leader.
     elections: usize,
+    local_sessions: Option<local::Rules>,
+    read_only_after_ms: Option<u64>,
+    /// Servers that say of themselves what Apache's do, and no more.
+    strangers: BTreeSet<i64>,
 }
 
 use crate::proto::txn::LoggedTxn;
@@ -108,6 +119,9 @@ impl Cluster {
             cut: BTreeSet::new(),
             view,
             last_counter: LAST_COUNTER,
+            local_sessions: None,
+            read_only_after_ms: None,
+            strangers: BTreeSet::new(),
             reconfig: false,
             elections: 0,
         };
@@ -131,10 +145,12 @@ impl Cluster {
             appointed: None,
             in_doubt: false,
             looking: None,
+            named: None,
             listening: false,
             serving: None,
             replies: Vec::new(),
             opened: Vec::new(),
+            closed: Vec::new(),
             answers: Vec::new(),
             notes: Vec::new(),
         };
@@ -169,7 +185,14 @@ impl Cluster {
             participants_min: 2,
         };
         let rules = Rules { skip_acl: false, digest_scheme: true, enforce_quota: false, reconfig: self.reconfig };
-        let ordering = Ordering { rules, containers: containers::Settings::default(), digests: true, grace_ms: 200 };
+        let ordering = Ordering {
+            rules,
+            containers: containers::Settings::default(),
+            digests: true,
+            grace_ms: 200,
+            local_sessions: self.local_sessions,
+            read_only_after_ms: self.read_only_after_ms,
+        };
         server.peer = Some(Peer::new(
             settings,
             ordering,
@@ -187,7 +210,8 @@ impl Cluster {
         let server = self.servers.get_mut(&id).unwrap();
         server.peer = None;
         server.unflushed.clear();
-        (server.looking, server.listening, server.serving, server.appointed) = (None, false, None, None);
+        (server.looking, server.named, server.listening) = (None, None, false);
+        (server.serving, server.appointed) = (None, None);
         for link in self.links.values_mut().filter(|link| link.learner == id || link.leader == id) {
             link.open = false;
         }
@@ -272,7 +296,10 @@ impl Cluster {
                 Effect::Dial(leader) => then.push(self.dial(id, leader.0)),
                 Effect::Listen => self.server(id).listening = true,
                 Effect::Unlisten => self.server(id).listening = false,
+                Effect::Succeed(hand_over, _) => self.server(id).named = Some(hand_over),
+                Effect::Leave => then.push(Event::Left),
                 Effect::Serve(mode, tree, _) => self.server(id).serving = Some((mode, tree)),
+                Effect::ServeReadOnly(tree) => self.server(id).serving = Some((Mode::ReadOnly, tree)),
                 Effect::Unserve => {
                     self.show(id, std::mem::take(&mut output.batches));
                     self.server(id).serving = None;
@@ -290,6 +317,9 @@ impl Cluster {
         let server = self.server(id);
         for batch in batches {
             for commit in batch.commits {
+                if let (Some(_), SessionChange::Closed(_)) = (commit.to, commit.session) {
+                    server.closed.push(commit.session);
+                }
                 match (commit.to, commit.session) {
                     (Some((CNXN, _)), SessionChange::Opened { session, .. }) => server.opened.push(session),
                     (Some((CNXN, xid)), _) => server.replies.push((xid, commit.outcome)),
@@ -363,6 +393,14 @@ impl Cluster {
                 self.event(id, Event::Adopted(newest.clone()));
             }
         }
+        let named: BTreeMap<i64, HandOver> =
+            self.servers.iter_mut().filter_map(|(id, server)| Some((*id, server.named.take()?))).collect();
+        let mut ids: Vec<i64> = named.keys().copied().collect();
+        ids.sort_by_key(|id| ServerId(*id) != named[id].successor);
+        for id in ids {
+            let HandOver { successor, supporters } = named[&id].clone();
+            self.event(id, Event::Elected(successor, supporters));
+        }
         let leader =
             self.servers.iter().find(|(_, s)| matches!(s.serving, Some((Mode::Leading, _)))).map(|(id, _)| *id);
         let looking: BTreeMap<i64, Standing> =
@@ -430,7 +468,10 @@ impl Cluster {
                 let parsed = &mut link.parsed[usize::from(up)];
                 parsed.extend_from_slice(&bytes);
                 let mut packets = Vec::new();
-                while let Some(packet) = Packet::parse(parsed, 1 << 20).unwrap() {
+                while let Some(mut packet) = Packet::parse(parsed, 1 << 20).unwrap() {
+                    if packet.kind == PacketKind::FollowerInfo && self.strangers.contains(&from) {
+                        packet.data = packet.data.map(|data| data.slice(..20));
+                    }
                     packets.push(packet);
                 }
                 for packet in packets {
@@ -458,6 +499,10 @@ impl Cluster {
     }
 
     fn create(&mut self, at: i64, session: SessionId, xid: i32, path: &str) {
+        self.create_as(at, session, xid, path, 0);
+    }
+
+    fn create_as(&mut self, at: i64, session: SessionId, xid: i32, path: &str, flags: i32) {
         let body: Bytes = {
             use crate::jute::Write as _;
             let mut body = Vec::new();
@@ -468,12 +513,20 @@ impl Cluster {
                 body.put_string("world");
                 body.put_string("anyone");
             });
-            body.put_int(0);
+            body.put_int(flags);
             body.into()
         };
         let op = WriteOp::decode(OpCode::Create, &body, &body);
         assert!(matches!(&op, WriteOp::Create { acl: Some(acl), .. } if *acl == AclList::OPEN), "{op:?}");
-        let forward = Some(Box::new((OpCode::Create as i32, body)));
+        self.ask_with(at, session, xid, op, OpCode::Create, body);
+    }
+
+    fn ask(&mut self, at: i64, session: SessionId, xid: i32, op: WriteOp, code: OpCode) {
+        self.ask_with(at, session, xid, op, code, Bytes::new());
+    }
+
+    fn ask_with(&mut self, at: i64, session: SessionId, xid: i32, op: WriteOp, code: OpCode, body: Bytes) {
+        let forward = Some(Box::new((code as i32, body)));
         let ids = Arc::new(Vec::new());
         let request = WriteRequest { cnxn: CNXN, session, xid, op, ids, capture: false, forward };
         self.event(at, Event::Ask(Ask::Write(request)));

@@ -100,11 +100,10 @@ fn one_participant_may_be_an_ensemble() {
 
 #[test]
 fn what_an_ensemble_cannot_do_yet_is_refused() {
-    for (setting, what) in [
-        ("localSessionsEnabled=true", "there are no local sessions yet; remove it, and all sessions are global"),
-        ("readonlymode.enabled=true", "there is no read-only mode yet; remove it"),
-        ("observerMasterPort=2191", "followers serve no observers yet; remove it, and observers connect to the leader"),
-    ] {
+    for (setting, what) in [(
+        "observerMasterPort=2191",
+        "followers serve no observers yet; remove it, and observers connect to the leader",
+    )] {
         let (loaded, _) = load(&format!("{THREE}{setting}"), &[("d/myid", "1")]);
         let said = loaded.expect_err(setting).to_string();
         assert!(said.contains(what), "{setting}: {said}");
@@ -114,6 +113,7 @@ fn what_an_ensemble_cannot_do_yet_is_refused() {
 #[test]
 fn values_reach_their_fields() {
     let found = ensemble(&format!("tickTime=2000\n{THREE}"), &[("d/myid", "1")]);
+    assert_eq!((found.local_sessions, found.read_only), (None, false));
     assert_eq!((found.init_limit, found.sync_limit, found.connect_to_learner_master_limit), (10, 5, 10));
     assert_eq!(found.hello_timeout, Duration::from_secs(10));
     assert_eq!(found.connect_timeout, Duration::from_secs(5));

@@ -49,8 +49,6 @@ const TICKS_MAX: i64 = 1 << 20;
 
 const ENSEMBLE: &str = "it tunes how Apache serves an ensemble, and there is nothing like it here";
 const NO_OBSERVER_MASTER: &str = "followers serve no observers yet; remove it, and observers connect to the leader";
-const NO_LOCAL_SESSIONS: &str = "there are no local sessions yet; remove it, and all sessions are global";
-const NO_READ_ONLY: &str = "there is no read-only mode yet; remove it";
 const MULTI_ADDRESS: &str = "the addresses of a server are tried one after the other";
 const ADMIN_TLS: &str = "the AdminServer speaks no TLS";
 const ADMIN_SNAPSHOTS: &str = "the AdminServer takes no snapshots and restores none";
@@ -101,8 +99,8 @@ pub(super) static KEYS: &[Key] = &[
     honoured("minSessionTimeout", int(-1, MAX_INT, "ms; -1: the default"), "2 ticks"),
     honoured("maxSessionTimeout", int(-1, MAX_INT, "ms; -1: the default"), "20 ticks"),
     honoured("maxClientCnxns", int(-1, MAX_INT, "connections from one address; 0: no limit"), "60"),
-    refused("localSessionsEnabled", Bool, "false", NO_LOCAL_SESSIONS),
-    refused("localSessionsUpgradingEnabled", Bool, "false", NO_LOCAL_SESSIONS),
+    in_ensemble("localSessionsEnabled", Bool, "false"),
+    in_ensemble("localSessionsUpgradingEnabled", Bool, "false"),
     refused("electionAlg", any_int(""), "3", "Invalid electionAlg value. Only 3 is supported."),
     in_ensemble("quorumListenOnAllIPs", Bool, "false"),
     honoured("peerType", Word(&["participant", "observer"]), "participant"),
@@ -242,7 +240,7 @@ pub(super) static KEYS: &[Key] = &[
     no_effect("forceSnapshotSync", Bool, "false", ENSEMBLE),
     no_effect("messageTracker.Enabled", Bool, "false", ENSEMBLE),
     no_effect("messageTracker.BufferSize", any_int("messages"), "10", ENSEMBLE),
-    refused("readonlymode.enabled", Bool, "false", NO_READ_ONLY),
+    in_ensemble("readonlymode.enabled", Bool, "false"),
 
     // Access.
     honoured("4lw.commands.whitelist", Text, "srvr"),

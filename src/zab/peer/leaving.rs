@@ -1,0 +1,79 @@
+//! How a server leaves its ensemble: `docs/decisions/0005-hand-over.md`.
+
+use super::{Effect, Following, Instant, LeaderState, Leading, Peer, Role, leader};
+
+/// How long a leader that stops waits for a follower that has everything, and a learner for the leader's answers to what its
+/// clients have asked. After that they go without.
+const LEAVE_PATIENCE_MS: u64 = 1000;
+
+/// How far a server has come that is to stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Leaving {
+    /// It goes on with what it has accepted, until then at most.
+    Draining { until: Instant },
+    /// It has no role any more, and [`Effect::Leave`] is out.
+    Ending,
+    /// Nothing is left to be done.
+    Left,
+}
+
+/// Why a role ends that ends because the server does.
+const STOPS: &str = "this server stops";
+
+impl Peer {
+    /// The server is to stop.
+    pub(super) fn on_leave(&mut self, now: Instant) {
+        if self.leaving.is_some() {
+            return;
+        }
+        self.leaving = Some(Leaving::Draining { until: now.after_ms(LEAVE_PATIENCE_MS) });
+        match &self.role {
+            Role::Leading(_) | Role::Following(_) if self.mode().is_none() => self.end_role(STOPS),
+            // It goes on in `leave_if_drained`.
+            Role::Leading(_) | Role::Following(_) => {}
+            _ => self.look_when_settled(),
+        }
+    }
+
+    /// Ends the role of a server that is to stop, once everything that it has accepted is committed, or it is `late`.
+    pub(super) fn leave_if_drained(&mut self, late: bool) {
+        match &mut self.role {
+            Role::Leading(leading) => {
+                let Leading { leader, state: LeaderState::Ordering(pipeline), .. } = leading.as_mut() else { return };
+                if pipeline.has_proposals() || leader.committed() < leader.last_proposed() {
+                    return;
+                }
+                match leader.successor() {
+                    Some(hand_over) => {
+                        let mut out = leader::Out::default();
+                        leader.hand_over(&hand_over, &mut out);
+                        self.output.effects.append(&mut out.effects);
+                        self.end_role(&format!("this server stops, and server {} leads", hand_over.successor));
+                    }
+                    None if leader.may_hand_over() && !late => {}
+                    None => self.end_role(STOPS),
+                }
+            }
+            Role::Following(following) => {
+                let Following { learner, replica } = following.as_mut();
+                if replica.outstanding() == 0 || late {
+                    learner.leave();
+                }
+                if learner.has_left() {
+                    self.end_role(STOPS);
+                }
+            }
+            // It leaves when it is settled.
+            _ => {}
+        }
+    }
+
+    /// Leaves, once: nothing is under way on its disk.
+    pub(super) fn leave_settled(&mut self) {
+        if let Some(Leaving::Draining { .. }) = self.leaving {
+            self.leaving = Some(Leaving::Ending);
+            self.end_read_only();
+            self.output.effects.push(Effect::Leave);
+        }
+    }
+}
