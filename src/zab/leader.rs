@@ -566,7 +566,8 @@ impl Leader {
     /// proposed and not committed, or if those that can be told are no quorum without this server: the others would look
     /// for a leader among themselves, and the successor wait for them in vain.
     pub fn successor(&self) -> Option<HandOver> {
-        if !self.outstanding.is_empty() || !self.may_hand_over() {
+        let changes = self.view.pending().is_some() || self.has_resigned();
+        if changes || !self.outstanding.is_empty() || !self.may_hand_over() {
             return None;
         }
         let has_all = |sid: &ServerId| self.acked.get(sid).is_some_and(|acked| *acked >= self.last_proposed);

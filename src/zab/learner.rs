@@ -409,7 +409,11 @@ impl Learner {
                 Ok(())
             }
             // Beyond what this server keeps.
-            (Stage::Serving, Proposal | Commit | Inform) if self.leaving && packet.zxid > self.logged => Ok(()),
+            (Stage::Serving, Proposal | Commit | Inform | CommitAndActivate | InformAndActivate)
+                if self.leaving && packet.zxid > self.logged =>
+            {
+                Ok(())
+            }
             (Stage::Serving, HandOver) => {
                 let data = packet.data.as_deref().unwrap_or_default();
                 quorum::HandOver::decode(data)
