@@ -250,7 +250,9 @@ impl Upkeep {
         {
             let mut filled = self.filled.borrow_mut();
             let mut recyclable = self.recyclable.borrow_mut();
-            while filled.front().is_some_and(|segment| segment.last <= zxid) {
+            // A quorum may have committed, and a snapshot hold, what this server's own disk is still to take.
+            let in_use = self.broadcast.log().borrow().oldest_segment_in_use().unwrap_or(u64::MAX);
+            while filled.front().is_some_and(|segment| segment.last <= zxid && segment.sequence < in_use) {
                 let segment = filled.pop_front().expect("looked at just now");
                 if recyclable.len() < RECYCLED_MAX {
                     recyclable.push((segment.sequence, segment.bytes));

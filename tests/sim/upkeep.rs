@@ -201,11 +201,12 @@ fn release_before(process: &mut Process, zxid: Zxid, disk: &Disk) {
     note_filled(process);
     let upkeep = &mut process.upkeep;
     let mut remove = Vec::new();
-    while upkeep
-        .filled
-        .front()
-        .is_some_and(|segment| segment.last <= zxid || planted::is(Bug::SegmentsReleasedTooEarly))
-    {
+    let in_use = process.log.oldest_segment_in_use().unwrap_or(u64::MAX);
+    let is_free = |segment: &Filled| {
+        let covered = segment.last <= zxid && segment.sequence < in_use;
+        covered || planted::is(Bug::SegmentsReleasedTooEarly)
+    };
+    while upkeep.filled.front().is_some_and(is_free) {
         let segment = upkeep.filled.pop_front().expect("looked at just now");
         if upkeep.recyclable.len() < RECYCLED_MAX {
             upkeep.recyclable.push((segment.sequence, segment.bytes));
