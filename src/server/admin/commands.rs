@@ -136,7 +136,7 @@ impl Shared {
                 put("digests", digests.into_iter().map(digest).collect());
             }
             "initial_configuration" => put("initial_configuration", json!(self.initial_configuration)),
-            "is_read_only" => put("read_only", json!(false)),
+            "is_read_only" => put("read_only", json!(is_read_only(total))),
             "last_snapshot" => {
                 let (zxid, seconds) = self.last_snapshot().unwrap_or((Zxid(-1), -1));
                 put("zxid", json!(format!("{:x}", zxid.0)));
@@ -246,7 +246,7 @@ impl Shared {
         });
         object(json!({
             "version": VERSION,
-            "read_only": false,
+            "read_only": is_read_only(total),
             "server_stats": {
                 "packets_sent": c.sent,
                 "packets_received": c.received,
@@ -366,6 +366,10 @@ fn connection(info: &CnxnInfo, times: Option<(Instant, WallMs)>) -> Value {
         })));
     }
     data.into()
+}
+
+fn is_read_only(total: &Report) -> bool {
+    total.role == Some(Mode::ReadOnly.name())
 }
 
 fn set_trace_mask(query: &[(String, String)]) -> Result<i64, String> {
