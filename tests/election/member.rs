@@ -1,10 +1,11 @@
 //! A server that takes part in elections and does nothing else.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::rc::Rc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread::{self, JoinHandle};
@@ -122,11 +123,31 @@ impl Ensemble {
     }
 }
 
-/// Ports that nobody listens on, all different.
+/// Ports that no other test has while this process lives: they are locked for it, and Linux does not take ports of outgoing
+/// connections from this range unless told to.
 pub fn free_ports(count: usize) -> Vec<u16> {
-    let sockets: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free")).collect();
-    sockets.iter().map(|socket| socket.local_addr().expect("it is bound").port()).collect()
+    const RANGE: std::ops::Range<u32> = 10_000..30_000;
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    static LOCKS: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    // Where the other tests have theirs.
+    let locks = Path::new(env!("CARGO_TARGET_TMPDIR")).join("it/ports");
+    fs::create_dir_all(&locks).expect("the build directory can be written to");
+    let start = std::process::id().wrapping_mul(131);
+    let is_free = |number: &u16| {
+        let lock = File::create(locks.join(number.to_string())).expect("a lock file can be made");
+        let is_free = lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", *number)).is_ok();
+        if is_free {
+            LOCKS.lock().expect("nobody panics with it").push(lock);
+        }
+        is_free
+    };
+    let numbers = RANGE.map(|_| {
+        let step = TRIED.fetch_add(1, Ordering::Relaxed);
+        (RANGE.start + start.wrapping_add(step) % (RANGE.end - RANGE.start)) as u16
+    });
+    let ports: Vec<u16> = numbers.filter(is_free).take(count).collect();
+    assert_eq!(ports.len(), count, "no {count} ports from {RANGE:?} are free");
+    ports
 }
 
 /// One running server. Dropped, it is gone as if it were killed: its sockets close.

@@ -184,8 +184,12 @@ fn try_tree(server: &Server) -> Option<Tree> {
         if names.err == 0 {
             paths.extend(names.children().0.into_iter().map(|name| format!("{above}/{name}")));
         }
-        let data = if node.err == 0 { node.data() } else { (None, Stat::default()) };
-        tree.insert(path, data);
+        let (data, mut stat) = if node.err == 0 { node.data() } else { (None, Stat::default()) };
+        if path == "/zookeeper/config" {
+            // Each server writes it for itself, as Apache's do.
+            stat.mtime_ms = 0;
+        }
+        tree.insert(path, (data, stat));
     }
     client.try_call(&CLOSE_SESSION);
     Some(tree)

@@ -30,6 +30,7 @@ const VALUE_BYTES_MAX: u64 = 600;
 /// The session of those who read at the end, one after the other.
 const AT_THE_END: usize = usize::MAX;
 const BAD_VERSION: i32 = -103;
+const SESSION_MOVED: i32 = -118;
 const NODE_EXISTS: i32 = -110;
 
 /// What a client asks the servers for, in ms. Longer than it takes to find another server.
@@ -327,7 +328,12 @@ impl Worker {
         };
         let sent = Instant::now();
         let called = self.begin.elapsed().as_nanos() as Nanos;
-        let reply = connection.call(&request);
+        // A server that was paused may take up, late, the connection that this client has given up on. Then the session is there,
+        // nothing was done here, and the client has to come anew.
+        let reply = connection.call(&request).and_then(|reply| match reply.err {
+            SESSION_MOVED => Err(io::Error::other("the session has moved")),
+            _ => Ok(reply),
+        });
         let answered = self.begin.elapsed().as_nanos() as Nanos;
         let answer = match &reply {
             Ok(reply) => self.answer(action, reply).inspect_err(|error| self.record.wrong.push(error.to_string()))?,
