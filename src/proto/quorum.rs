@@ -252,7 +252,7 @@ impl HandOver {
         out.into()
     }
 
-    /// Reads the data of a HANDOVER. Errors if it is cut short, or names more than [`SUPPORTERS_MAX`].
+    /// Reads the data of a HANDOVER. Errors if it is cut short, or names more than `SUPPORTERS_MAX`.
     pub fn decode(data: &[u8]) -> Result<HandOver, DecodeError> {
         let mut r = Reader::new(data);
         let successor = ServerId(r.long()?);

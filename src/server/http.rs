@@ -1,5 +1,5 @@
 //! Ports that speak HTTP: the AdminServer's and Prometheus'. They have a thread of their own, so that nothing that is asked
-//! there holds up a shard; what must wait for shards or look at files is worked out on at most [`ANSWERS_AT_ONCE`] further
+//! there holds up a shard; what must wait for shards or look at files is worked out on at most `ANSWERS_AT_ONCE` further
 //! ones.
 
 use std::convert::Infallible;

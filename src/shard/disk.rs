@@ -1,7 +1,7 @@
 //! Carries out flushes: the bytes of a batch become durable, and only then does the future end.
 //!
 //! What blocks to write, and where, is decided here; how they become durable is the engine's part
-//! ([`SegmentFile`](super::segment_file::SegmentFile)). The shard goes on meanwhile.
+//! ([`SegmentFile`]). The shard goes on meanwhile.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
