@@ -10,8 +10,8 @@ use ringkeeper::shard::peers::Order;
 use ringkeeper::types::ServerId;
 use ringkeeper::zab::quorum::{QuorumVerifier, QuorumView};
 
-use super::member::{Ensemble, free_ports};
-use super::raw::RawPeer;
+use super::member::{Ensemble, free_ports, wait_for};
+use super::raw::{RawPeer, nobody};
 
 const FOLLOWING: ServerState = ServerState::Following;
 const LEADING: ServerState = ServerState::Leading;
@@ -28,6 +28,7 @@ fn three_servers_elect_one_and_survive_its_end() {
     for member in [&one, &two] {
         member.order(Order::Established { epoch: 1 });
     }
+    ensemble.election_ports[..2].iter().for_each(|&port| wait_for_epoch(port, 1));
     // The third comes late and joins, although it would have won.
     let three = ensemble.start(3, "");
     three.look(0, 0);
@@ -39,6 +40,15 @@ fn three_servers_elect_one_and_survive_its_end() {
     three.look(0x1_0000_0004, 1);
     one.expect(LEADING, 1);
     three.expect(FOLLOWING, 1);
+}
+
+/// Asks a server that has elected until it names this epoch: orders are not answered.
+fn wait_for_epoch(port: u16, epoch: i64) {
+    let mut peer = RawPeer::greet(port, 99);
+    wait_for("the epoch in its answers", || {
+        peer.say(ServerState::Looking, nobody());
+        (peer.hear().expect("an answer").vote.peer_epoch == epoch).then_some(())
+    });
 }
 
 #[test]

@@ -90,6 +90,8 @@ def main():
         shell.wait_for("6] ls /zoo")
         shell.type("keeper\r")
         shell.wait_for("[config, quota]")
+        # Between two lines Ctrl-C ends the shell, as it does Apache's.
+        shell.wait_for("7] ")
         # Ctrl-C drops the line and nothing else; `watch` ends by it.
         shell.type("get /nothing\x03")
         shell.wait_for("7] ")

@@ -40,7 +40,9 @@ OUT_MARK = re.compile(rb"printwatches is (on|off)\n(Not connected\n)?\Z")
 ERR_MARK = b"Command not found: Command not found end-of-step\n"
 # An unknown command prints this first.
 USAGE = "ZooKeeper -server host:port"
-EVENT = re.compile(r"\nWATCHER::\n\n(WatchedEvent [^\n]*)\n")
+# What Java's shell tells an event with: two lines, and another thread's may come between them.
+HEADING = "\nWATCHER::\n"
+EVENT = re.compile(r"\n(WatchedEvent [^\n]*)\n")
 
 
 class Failure(Exception):
@@ -69,6 +71,10 @@ def in_order(events):
     return sorted_events
 
 
+def without_events(out):
+    return EVENT.sub("", out.replace(HEADING, ""))
+
+
 class Session:
     """A shell that reads commands from a pipe."""
 
@@ -77,6 +83,7 @@ class Session:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
         self._out, self._err = b"", b""
         self.events = []
+        self.headings = 0
         self._awaited = 0
         self._until(lambda: "SyncConnected" in self._out.decode())
         self.greeting = self._take()
@@ -105,7 +112,8 @@ class Session:
         out, err = self._out.decode(), self._err.decode()
         self._out, self._err = b"", b""
         self.events += EVENT.findall(out)
-        return mask(EVENT.sub("", out)), mask(err)
+        self.headings += out.count(HEADING)
+        return mask(without_events(out)), mask(err)
 
     def command(self, text):
         self._process.stdin.write(text.encode() + b"\n")
@@ -117,7 +125,7 @@ class Session:
         self._process.stdin.flush()
         # Events may come between and behind the marks.
         self._until(lambda: self._err.endswith(ERR_MARK)
-                    and OUT_MARK.search(EVENT.sub("", self._out.decode()).encode()))
+                    and OUT_MARK.search(without_events(self._out.decode()).encode()))
         out, err = self._take()
         return OUT_MARK.sub(b"", out.encode()).decode(), err[:err.rindex(USAGE)], None
 
@@ -148,7 +156,7 @@ class Shell:
                               timeout=WAIT_SECONDS_MAX, check=False, env=environment())
         out = done.stdout.decode()
         # Whether the event of the connection is printed before the command is done is chance in Java.
-        return mask(EVENT.sub("", out)), mask(done.stderr.decode()), done.returncode
+        return mask(without_events(out)), mask(done.stderr.decode()), done.returncode
 
     def play(self, steps):
         """The answers to all steps, and the events of all sessions."""
@@ -160,7 +168,7 @@ class Shell:
         return [unnamed(answer, node) for answer in answers], [event.replace(node, "shells") for event in events]
 
     def _play(self, steps):
-        answers, events, chroot, session = [], [], "", None
+        answers, sessions, chroot, session = [], [], "", None
         try:
             for step in steps:
                 kind, text = step[0], step[1:].strip()
@@ -169,7 +177,7 @@ class Shell:
                     continue
                 if session is None and kind in "><":
                     session = Session(self._at(chroot))
-                    events.append(session.events)
+                    sessions.append(session)
                 if kind == "@":
                     if session is not None:
                         session.close()
@@ -187,7 +195,8 @@ class Shell:
         finally:
             if session is not None:
                 session.close()
-        return answers, [mask(event) for session in events for event in in_order(session)]
+        events = [mask(event) for session in sessions for event in in_order(session.events)]
+        return answers, events + [f"{session.headings} headings" for session in sessions]
 
 
 def unnamed(answer, node):
