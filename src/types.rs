@@ -42,15 +42,19 @@ impl Zxid {
 pub struct Epoch(pub u32);
 
 impl Epoch {
+    /// No ensemble comes so far: beyond it zxids are negative. What a file or another server says must be less.
+    pub const MAX: Epoch = Epoch(i32::MAX as u32);
+
     /// The zxid of the epoch's NEWLEADER, counter 0, which no transaction has.
     pub fn zxid(self) -> Zxid {
         Zxid(i64::from(self.0) << 32)
     }
 
-    /// The epoch after this one. Panics at the last of 2^32, which an ensemble that elects a leader each second
-    /// reaches after 136 years.
+    /// The epoch after this one. Panics at [`Epoch::MAX`], which an ensemble that elects a leader each second reaches after
+    /// 68 years.
     pub fn next(self) -> Epoch {
-        Epoch(self.0.checked_add(1).expect("the epochs are used up"))
+        assert!(self < Epoch::MAX, "the epochs are used up");
+        Epoch(self.0 + 1)
     }
 }
 

@@ -28,7 +28,7 @@ const TEMP_SUFFIX: &str = "tmp";
 /// between. What it has then is a beginning of the history that the leader of that epoch had, as a server has that follows it
 /// and is some transactions behind. Apache refuses to start there.
 ///
-/// Errors with `Damaged` if a file holds no number, or the current epoch is newer than the accepted one: such a server must
+/// Errors with `Damaged` if a file holds no number or one that no ensemble comes to, or the current epoch is newer than the accepted one: such a server must
 /// not vote.
 pub fn load(dir: &Path, last: Zxid) -> Result<Epochs, StorageError> {
     let implied = Epoch(last.epoch());
@@ -59,6 +59,9 @@ pub fn save(dir: &Path, epochs: Epochs) -> Result<(), StorageError> {
 fn read(path: &Path) -> Result<Option<Epoch>, StorageError> {
     match fs::read_to_string(path) {
         Ok(text) => match text.trim().parse::<u32>() {
+            Ok(epoch) if Epoch(epoch) >= Epoch::MAX => {
+                Err(damaged(path.to_owned(), format!("{text:?} is no epoch: no ensemble comes so far")))
+            }
             Ok(epoch) => Ok(Some(Epoch(epoch))),
             Err(error) => Err(damaged(path.to_owned(), format!("{text:?} is no epoch: {error}"))),
         },
@@ -131,7 +134,9 @@ mod tests {
         put(CURRENT, "4");
         put(ACCEPTED, "3");
         assert!(load(dir.path(), LAST).unwrap_err().to_string().contains("is less than the current epoch"));
-        put(ACCEPTED, "four");
-        assert!(load(dir.path(), LAST).unwrap_err().to_string().contains("is no epoch"));
+        for none in ["four", "2147483647", "4294967295", "4294967296", "-1", ""] {
+            put(ACCEPTED, none);
+            assert!(load(dir.path(), LAST).unwrap_err().to_string().contains("is no epoch"), "{none:?}");
+        }
     }
 }

@@ -676,6 +676,9 @@ impl Leader {
         (learner.sid, learner.observer, learner.stage) = (sid, observer, Stage::WaitsForEpoch);
         learner.knows_hand_over = info.knows_hand_over;
         let accepted = Epoch(packet.zxid.epoch());
+        if accepted >= Epoch::MAX {
+            return Err(format!("it has accepted {accepted}, which is no epoch: no ensemble comes so far"));
+        }
         match &mut self.phase {
             Phase::Discovery { heard } => {
                 if accepted >= self.epoch && !planted::is(Bug::EpochReused) {
@@ -687,9 +690,24 @@ impl Leader {
                 self.end_discovery_with_quorum(out);
             }
             Phase::SavingAccepted => {}
+            Phase::Broadcast if accepted > self.epoch && self.view.current().member(sid).is_some() => {
+                self.make_room_for_epoch(accepted, sid, out);
+            }
             _ => self.announce_epoch(link, out),
         }
         Ok(())
+    }
+
+    /// A member of the ensemble has promised to follow no leader of this epoch. It may have been the only one to hear of a later
+    /// one that came to nothing, or its file is damaged: nobody can tell, and to follow would break the promise. So there is an
+    /// election, and this server makes the promise its own before. Should the next leader's quorum have heard of neither,
+    /// it does the same, until so many have promised that each quorum has. Apache's server stays out meanwhile.
+    fn make_room_for_epoch(&mut self, accepted: Epoch, sid: ServerId, out: &mut Out) {
+        self.epochs.accepted = accepted;
+        out.effects.push(Effect::SaveEpochs(self.epochs));
+        let epoch = self.epoch;
+        out.failed =
+            Some(format!("server {sid} has promised to follow no leader before epoch {accepted}, and this is {epoch}"));
     }
 
     fn end_discovery_with_quorum(&mut self, out: &mut Out) {

@@ -37,6 +37,9 @@ use crate::types::{Epoch, Instant, ServerId, Zxid};
 
 /// Proposals and requests that wait, in both directions, before the leader is told no more: beyond it the learner gives up.
 pub const DEFERRED_MAX: usize = 1 << 20;
+/// So long a server waits whose leader's epoch is older than the one that it has accepted, in ticks, before it looks for a
+/// leader again: only an election of the others may change that.
+const KEPT_OUT_TICKS: u64 = 2;
 
 /// What a step of the learner leads to.
 #[derive(Default, Debug)]
@@ -55,6 +58,8 @@ pub struct Out {
     pub handed_over: Option<HandOver>,
     /// The learner gives up.
     pub failed: Option<Reason>,
+    /// Set with `failed` if there is no use in looking for a leader before.
+    pub look_again_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -453,8 +458,21 @@ impl Learner {
 
     fn on_leader_info(&mut self, packet: &Packet, out: &mut Out) -> Result<(), Reason> {
         let epoch = Epoch(packet.zxid.epoch());
-        if epoch < self.epochs.accepted {
-            return Err(format!("the leader's epoch {epoch} is older than the accepted one, {}", self.epochs.accepted));
+        let accepted = self.epochs.accepted;
+        if epoch >= Epoch::MAX {
+            return Err(format!("{epoch} is no epoch: no ensemble comes so far"));
+        }
+        if epoch < accepted {
+            // To follow would break a promise that another leader may count on, though nobody here knows of it.
+            tracing::warn!(
+                "Server {} leads in epoch {epoch}, but this server has promised to follow none before {accepted}, as its file \
+                 acceptedEpoch says, and is kept out. If that does not end by itself, restart server {} while this one \
+                 runs: the election begins a later epoch",
+                self.leader,
+                self.leader,
+            );
+            out.look_again_at = Some(self.heard.after_ms(KEPT_OUT_TICKS * self.settings.tick_ms));
+            return Err(format!("the leader's epoch {epoch} is older than the accepted one, {accepted}"));
         }
         self.epoch = epoch;
         if epoch > self.epochs.accepted {

@@ -193,6 +193,8 @@ pub struct Peer {
     unconfigured: usize,
     /// What else became durable meanwhile: nothing is acknowledged that a configuration has to do with before that is durable.
     held: Vec<Event>,
+    /// A leader is looked for no sooner: see [`learner::Out::look_again_at`].
+    look_again_at: Option<Instant>,
     /// Since when a leader is looked for, as far as the last tick knows.
     looking_since: Option<Instant>,
     /// Set while reads alone are served: the sessions of those who come for them.
@@ -235,6 +237,7 @@ impl Peer {
             appointed: None,
             unconfigured: 0,
             held: Vec::new(),
+            look_again_at: None,
             looking_since: None,
             read_only: None,
             successor: None,
@@ -619,6 +622,10 @@ impl Peer {
                 self.as_learner(link, |learner, _, out| learner.tick(now, out));
             }
             Role::Looking(_) => self.look_on(now, wall),
+            Role::Settling(_) if self.look_again_at.is_some_and(|at| now >= at) => {
+                self.look_again_at = None;
+                self.look_when_settled();
+            }
             _ => {}
         }
     }
@@ -732,7 +739,8 @@ impl Peer {
 
     fn after_learner(&mut self, out: learner::Out) {
         let Role::Following(following) = &mut self.role else { return };
-        let learner::Out { effects, log, established, reconfigured, appointed, handed_over, failed } = out;
+        let learner::Out { effects, log, established, reconfigured, appointed, handed_over, failed, look_again_at } =
+            out;
         if let Some((zxid, _)) = log.last() {
             self.appended = *zxid;
         }
@@ -766,6 +774,7 @@ impl Peer {
         }
         if let Some(why) = failed {
             self.appointed = appointed;
+            self.look_again_at = look_again_at;
             return self.end_role(&why);
         }
         if let Some(hand_over) = handed_over {
@@ -854,6 +863,9 @@ impl Peer {
         }
         if self.leaving.is_some() {
             return self.leave_settled();
+        }
+        if self.look_again_at.is_some() {
+            return;
         }
         self.role = match std::mem::replace(&mut self.role, Role::Changing) {
             Role::Settling(data_tree) => {

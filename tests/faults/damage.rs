@@ -7,15 +7,13 @@ use super::cluster::Cluster;
 use super::disk::Disk;
 use super::files::{Files, PAGE_BYTES};
 use super::support::*;
-use super::workload::Load;
+use super::workload::{Load, NODE_EXISTS};
 
 /// How many damages are done; `RINGKEEPER_TEST_DAMAGES` says otherwise.
-const DAMAGES: u64 = 40;
+const DAMAGES: u64 = 300;
 const SETTINGS: &str = "snapCount=400\n";
 /// So that there are several segments, each with something in it.
 const VALUE_BYTES_MAX: u64 = 4000;
-/// Of a server whose `acceptedEpoch` is greater than what the ensemble has come to.
-const KEPT_OUT: &str = "is older than the accepted one";
 /// The server that is hurt.
 const HURT: usize = 1;
 
@@ -36,9 +34,6 @@ enum End {
     Back,
     /// It has ended and named the file.
     Said,
-    /// It has accepted an epoch that is yet to come, as far as it knows, and says so: it cannot follow before another
-    /// election, as little as Apache's server can.
-    KeptOut,
 }
 
 impl Damage {
@@ -90,16 +85,12 @@ fn a_damaged_server_is_back_or_says_what_is_wrong() {
         let written = format!("/damage{done}");
         let disk = Disk::mount(&data, files, random.fork(done));
         cluster.servers[HURT].spawn();
-        let writer = &cluster.servers[(HURT + 1) % 3];
-        writer.client().call(&create(&written, Some(what.as_bytes()))).ok();
+        write(&mut cluster, &written, &what);
         let end = cluster.wait_for(&format!("an end of {what}"), |cluster| {
             if cluster.servers[HURT].exit_code().is_some() {
                 return Some(End::Said);
             }
-            if path.ends_with("acceptedEpoch") && cluster.servers[HURT].printed().contains(KEPT_OUT) {
-                return Some(End::KeptOut);
-            }
-            (cluster.try_mode(HURT).as_deref() == Some("follower")).then_some(End::Back)
+            cluster.try_mode(HURT).map(|_| End::Back)
         });
         println!("{done} of {damages}: {what}: {end:?}");
         match end {
@@ -107,7 +98,6 @@ fn a_damaged_server_is_back_or_says_what_is_wrong() {
                 let tree = cluster.common_tree();
                 assert!(tree.contains_key(&written), "{what}");
             }
-            End::KeptOut => {}
             End::Said => {
                 // By a message that names the file, not by a signal or a panic.
                 let code = cluster.servers[HURT].exit_code().flatten();
@@ -125,6 +115,16 @@ fn a_damaged_server_is_back_or_says_what_is_wrong() {
     }
     println!("{ends:?}");
     assert!(ends.keys().any(|(_, end)| *end == End::Back));
+}
+
+/// Writes through one of those who are well. There may be an election: a damaged epoch can lead to one.
+fn write(cluster: &mut Cluster, path: &str, what: &str) {
+    cluster.wait_for("a write", |cluster| {
+        let wire = Wire::try_dial(&cluster.servers[(HURT + 1) % 3].address())?;
+        let mut client = Client::shake_hands(wire, &new_session(30_000))?;
+        let err = client.try_call(&create(path, Some(what.as_bytes())))?.err;
+        (err == 0 || err == NODE_EXISTS).then_some(())
+    });
 }
 
 /// Three servers that have served for a while, and what is on the disk of one of them, which is off.

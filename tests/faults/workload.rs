@@ -31,7 +31,7 @@ const VALUE_BYTES_MAX: u64 = 600;
 const AT_THE_END: usize = usize::MAX;
 const BAD_VERSION: i32 = -103;
 const SESSION_MOVED: i32 = -118;
-const NODE_EXISTS: i32 = -110;
+pub const NODE_EXISTS: i32 = -110;
 
 /// What a client asks the servers for, in ms. Longer than it takes to find another server.
 pub const SESSION_MS: i32 = 4000;

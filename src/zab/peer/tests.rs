@@ -104,6 +104,8 @@ struct Cluster {
     read_only_after_ms: Option<u64>,
     /// Servers that say of themselves what Apache's do, and no more.
     strangers: BTreeSet<i64>,
+    /// What servers tell their leader that they have accepted, whatever that is.
+    said_accepted: BTreeMap<i64, Epoch>,
 }
 
 use crate::proto::txn::LoggedTxn;
@@ -122,6 +124,7 @@ impl Cluster {
             local_sessions: None,
             read_only_after_ms: None,
             strangers: BTreeSet::new(),
+            said_accepted: BTreeMap::new(),
             reconfig: false,
             elections: 0,
         };
@@ -471,6 +474,9 @@ impl Cluster {
                 while let Some(mut packet) = Packet::parse(parsed, 1 << 20).unwrap() {
                     if packet.kind == PacketKind::FollowerInfo && self.strangers.contains(&from) {
                         packet.data = packet.data.map(|data| data.slice(..20));
+                    }
+                    if packet.kind == PacketKind::FollowerInfo {
+                        packet.zxid = self.said_accepted.get(&from).map_or(packet.zxid, |epoch| epoch.zxid());
                     }
                     packets.push(packet);
                 }

@@ -334,3 +334,56 @@ fn h19_a_leader_that_is_cut_off_one_way_does_not_stay() {
         c.assert_whole("afterwards");
     }
 }
+
+#[test]
+fn an_accepted_epoch_that_nobody_else_has_heard_of_leads_to_a_later_one() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let session = c.open_session(1);
+    c.create(1, session, 1, "/a");
+    c.deliver_all();
+    c.kill(1);
+    c.server(1).disk.epochs.accepted = Epoch(9);
+    c.start(1);
+    c.run(20);
+    assert!(c.modes().iter().all(|(_, mode)| mode.is_some()), "{:?}", c.modes());
+    for server in c.servers.values() {
+        assert_eq!(server.disk.epochs, Epochs { accepted: Epoch(10), current: Epoch(10) });
+    }
+    c.assert_everywhere("/a", true);
+    c.assert_agreement();
+}
+
+#[test]
+fn a_server_that_has_accepted_a_later_epoch_than_its_leaders_breaks_no_promise_and_does_not_hurry() {
+    let mut c = Cluster::three();
+    c.run(2);
+    c.kill(1);
+    c.server(1).disk.epochs.accepted = Epoch(9);
+    // Its leader is one that does not mind: Apache's.
+    c.said_accepted.insert(1, Epoch(0));
+    c.start(1);
+    let before = c.elections;
+    // Forty quarters of a tick, and two ticks between attempts.
+    c.run(40);
+    let attempts = c.elections - before;
+    assert!((3..=6).contains(&attempts), "{attempts} attempts");
+    assert_eq!(c.modes(), [(1, None), (2, Some(Mode::Following)), (3, Some(Mode::Leading))]);
+    assert_eq!(c.servers[&1].disk.epochs.accepted, Epoch(9));
+}
+
+#[test]
+fn an_epoch_that_no_ensemble_comes_to_is_not_believed() {
+    for established in [false, true] {
+        let mut c = Cluster::three();
+        if established {
+            c.run(2);
+            c.kill(1);
+        }
+        c.said_accepted.insert(1, Epoch(u32::MAX));
+        c.start(1);
+        c.run(20);
+        assert_eq!(c.modes(), [(1, None), (2, Some(Mode::Following)), (3, Some(Mode::Leading))]);
+        assert_eq!(c.servers[&3].disk.epochs, Epochs { accepted: Epoch(1), current: Epoch(1) });
+    }
+}
