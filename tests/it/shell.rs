@@ -102,7 +102,7 @@ impl Drop for Session {
 struct Door {
     port: Port,
     is_shut: Arc<AtomicBool>,
-    open: Arc<Mutex<Vec<TcpStream>>>,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Door {
@@ -110,18 +110,18 @@ impl Door {
         let port = Port::free();
         let listener = TcpListener::bind(("127.0.0.1", port.number)).expect("the port is free");
         let is_shut = Arc::new(AtomicBool::new(false));
-        let open = Arc::new(Mutex::new(Vec::new()));
-        let (server, shut, streams) = (server.to_owned(), Arc::clone(&is_shut), Arc::clone(&open));
+        let streams = Arc::new(Mutex::new(Vec::new()));
+        let (server, shut, open) = (server.to_owned(), Arc::clone(&is_shut), Arc::clone(&streams));
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let mut streams = streams.lock().unwrap();
+                let mut open = open.lock().unwrap();
                 if shut.load(Ordering::SeqCst) {
                     continue;
                 }
                 let server = TcpStream::connect(&server).expect("the server runs");
                 for (from, to) in [(&client, &server), (&server, &client)] {
                     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    streams.push(from.try_clone().unwrap());
+                    open.push(from.try_clone().unwrap());
                     // What either side meets at the end of a connection is no matter here.
                     thread::spawn(move || {
                         drop((std::io::copy(&mut from, &mut to), to.shutdown(std::net::Shutdown::Write)))
@@ -129,7 +129,7 @@ impl Door {
                 }
             }
         });
-        Door { port, is_shut, open }
+        Door { port, is_shut, streams }
     }
 
     fn address(&self) -> String {
@@ -137,16 +137,20 @@ impl Door {
     }
 
     fn is_used(&self) -> bool {
-        !self.open.lock().unwrap().is_empty()
+        !self.streams.lock().unwrap().is_empty()
     }
 
     fn shut(&self) {
-        let mut open = self.open.lock().unwrap();
+        let mut streams = self.streams.lock().unwrap();
         self.is_shut.store(true, Ordering::SeqCst);
-        for stream in open.drain(..) {
+        for stream in streams.drain(..) {
             // It may have been closed from the other side.
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
+    }
+
+    fn open(&self) {
+        self.is_shut.store(false, Ordering::SeqCst);
     }
 }
 
@@ -310,7 +314,6 @@ fn changes_are_followed_across_a_lost_connection() {
     let address = server.address();
     done(&address, &["create", "/w", "0"]);
     done(&address, &["create", "/w/old", "0"]);
-    // The second server of the list is there from the start, so the order is by chance: shut the one that is used.
     let mut command = shell(&format!("{},{}", door.address(), other.address()));
     command.arg("watch").arg("/w");
     let session = Session::start(command);
@@ -322,11 +325,12 @@ fn changes_are_followed_across_a_lost_connection() {
     done(&address, &["set", "/w/new", "bye"]);
     assert!(session.wait_for("NodeDataChanged").contains("version=1 \"bye\""));
 
-    let used = if door.is_used() { &door } else { &other };
-    used.shut();
+    let unused = if door.is_used() { &other } else { &door };
+    [&door, &other].map(Door::shut);
     session.wait_for("Disconnected");
     done(&address, &["set", "/w/old", "meanwhile"]);
     done(&address, &["delete", "/w/new"]);
+    unused.open();
     session.wait_for("Connected again");
     session.wait_for("NodeChildrenChanged");
     assert!(session.wait_for("NodeDataChanged").contains("/w/old"));

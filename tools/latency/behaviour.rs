@@ -89,7 +89,9 @@ fn a_sweep_goes_up_to_what_the_server_can_do() {
     };
     let given = sweep("--sweep rate --steps 100,300 --op create --connections 2");
     assert_eq!(paces(&given), [(2, None, Some(100.0)), (2, None, Some(300.0))]);
-    assert_eq!(given.steps.iter().map(|run| run.operations).sum::<u64>(), 40);
+    // One that is due at an end of the measurement may be in it or not.
+    let operations: Vec<u64> = given.steps.iter().map(|run| run.operations).collect();
+    assert!(operations[0].abs_diff(10) <= 1 && operations[1].abs_diff(30) <= 1, "{operations:?}");
     assert!(given.steps.iter().all(|run| run.faults.is_empty()), "a second step creates other znodes: {given:?}");
 
     let given = sweep("--sweep concurrency --steps 1,2,8 --connections 4");
