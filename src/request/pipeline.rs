@@ -556,6 +556,11 @@ impl Pipeline {
         self.spare_commits.shrink_to(COMMITS_KEPT);
     }
 
+    /// Answers to `sync` that wait for what was under way when they were asked for.
+    pub fn pending_syncs(&self) -> usize {
+        self.held.iter().filter(|(_, answer)| matches!(answer, Answer::Synced(_))).count()
+    }
+
     /// Gives an answer when everything is committed that was accepted so far.
     ///
     /// That a session is gone must not be told earlier: a leader that was replaced without knowing it yet, because it was

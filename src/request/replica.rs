@@ -200,8 +200,25 @@ impl Replica {
                     }
                 }
             }
-            Ask::Revalidate { .. } => {}
+            Ask::Revalidate { cnxn, session, timeout_ms } => {
+                self.revalidating.entry(session).or_default().push_back((cnxn, timeout_ms));
+                self.forwards.push(Forward::Revalidate(session, timeout_ms));
+            }
         }
+    }
+
+    /// Passes on what an observer forwards that learns from this server: `cnxn` stands for its link. The answer is the
+    /// transaction that it leads to; only a SYNC is answered.
+    pub fn relay(&mut self, cnxn: CnxnId, request: ForwardedRequest, ids: Vec<Id>) {
+        if request.op == OpCode::Sync as i32 {
+            self.syncs.push_back(cnxn);
+        }
+        self.forwards.push(Forward::Request(request, ids));
+    }
+
+    /// Passes on which sessions an observer has heard of, with their timeouts in ms.
+    pub fn relay_touches(&mut self, touched: impl IntoIterator<Item = (SessionId, i32)>) {
+        self.touched.extend(touched);
     }
 
     /// The leader has said whether a session lives.
@@ -210,6 +227,14 @@ impl Replica {
         let Some((cnxn, timeout_ms)) = asking.pop_front() else { return };
         if asking.is_empty() {
             self.revalidating.remove(&session);
+        }
+        if cnxn.is_learner() {
+            if valid {
+                self.touched.insert(session, timeout_ms);
+                // Its client has moved there.
+                self.answers.extend(self.owners.remove(&session).map(Answer::Close));
+            }
+            return self.answers.push(Answer::Revalidated { cnxn, session, valid });
         }
         if valid {
             if let Some(before) = self.owners.insert(session, cnxn).filter(|before| *before != cnxn) {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::config::Config;
+use super::config::{Config, EnsembleConfig};
 use super::limits::Limits;
 use super::metrics::LogMetrics;
 use super::monitor::{Figures, java_double};
@@ -24,6 +24,9 @@ use crate::tree::DataTree;
 use crate::tree::watch::Place;
 use crate::types::{Instant, ServerId, SessionId, WallMs, Zxid};
 use crate::zab::effect::Mode;
+use crate::zab::peer::Peer;
+use crate::zab::peer::status::Status;
+use crate::zab::quorum::{HostPort, PeerAddress, QuorumVerifier};
 
 mod commands;
 
@@ -106,6 +109,9 @@ struct Order {
     ephemerals: Vec<(SessionId, Vec<Arc<str>>)>,
     digests: Vec<(Zxid, u64)>,
     drop_chance: f64,
+    /// Of a server of an ensemble: what it does there, and the configuration in force.
+    status: Option<Status>,
+    membership: Option<Arc<QuorumVerifier>>,
 }
 
 impl Shared {
@@ -143,7 +149,7 @@ impl Shared {
     }
 
     /// Answers what was asked of the ordering shard. To be called at each tick.
-    pub fn answer_for_order(&self, head: &DataTree, pipeline: Option<&Pipeline>, local_sessions: usize) {
+    pub fn answer_for_order(&self, now: Instant, head: &DataTree, pipeline: Option<&Pipeline>, peer: Option<&Peer>) {
         for question in std::mem::take(&mut *locked(&self.boxes[self.reports.len()])) {
             let paths = |(session, paths): (&SessionId, &std::collections::BTreeSet<Arc<str>>)| {
                 (*session, paths.iter().cloned().collect())
@@ -152,11 +158,13 @@ impl Shared {
             let buckets = pipeline.into_iter().flat_map(|pipeline| pipeline.sessions().buckets());
             let order = Order {
                 expiry: buckets.map(|(at, ids)| (at, ids.iter().copied().collect())).collect(),
-                local_sessions,
+                local_sessions: peer.map_or(0, Peer::local_sessions),
                 sessions: pipeline.map_or(head.sessions().len(), |pipeline| pipeline.sessions().len()),
                 ephemerals: head.ephemerals().iter().map(paths).collect(),
                 digests: pipeline.into_iter().flat_map(Pipeline::digest_log).collect(),
                 drop_chance: pipeline.map_or(0.0, Pipeline::drop_chance),
+                status: peer.and_then(|peer| peer.status(now)),
+                membership: peer.map(|peer| Arc::clone(peer.view().current())),
             };
             // Who asked may have given up.
             drop(question.parts.send(Part::Order(Box::new(order))));
@@ -408,6 +416,7 @@ impl Shared {
         tell(&Figures {
             version: VERSION,
             role: total.role.unwrap_or_default(),
+            status: order.status.as_ref(),
             counters: &total.counters,
             connections: total.connections,
             outstanding: total.outstanding,
@@ -438,7 +447,7 @@ impl Shared {
         format!(
             "clientPort={port}\nsecureClientPort=-1\ndataDir={}\ndataDirSize={}\ndataLogDir={}\ndataLogSize={}\n\
              tickTime={}\nmaxClientCnxns={}\nminSessionTimeout={}\nmaxSessionTimeout={}\nclientPortListenBacklog={}\n\
-             serverId=0\n",
+             serverId={}\n{}",
             snapshots.display(),
             sizes.snapshots,
             logs.display(),
@@ -448,7 +457,33 @@ impl Shared {
             c.min_session_timeout.as_millis(),
             c.max_session_timeout.as_millis(),
             c.client_port_listen_backlog.map_or(-1, i64::from),
+            c.ensemble.as_ref().map_or(0, |ensemble| ensemble.my_id.0),
+            self.conf_of_ensemble(),
         )
+    }
+
+    /// What `conf` has beyond that on a server of an ensemble. It ends without a line break, as Apache's does.
+    fn conf_of_ensemble(&self) -> String {
+        let Some(ensemble) = &self.config.ensemble else { return String::new() };
+        let membership = self.membership(ensemble);
+        let me = membership.member(ensemble.my_id).unwrap_or(ensemble.me());
+        let ports = |port: fn(&PeerAddress) -> HostPort| {
+            me.addresses.iter().map(|address| port(address).port.to_string()).collect::<Vec<_>>().join("|")
+        };
+        format!(
+            "initLimit={}\nsyncLimit={}\nelectionAlg=3\nelectionPort={}\nquorumPort={}\npeerType={}\nmembership: \n{membership}",
+            ensemble.init_limit,
+            ensemble.sync_limit,
+            ports(PeerAddress::election),
+            ports(PeerAddress::quorum),
+            i32::from(!me.votes()),
+        )
+    }
+
+    /// The configuration of the ensemble that is in force; if the ordering shard does not say, that of the start.
+    fn membership(&self, ensemble: &EnsembleConfig) -> Arc<QuorumVerifier> {
+        let membership = self.ask(Subject::Order).order().membership;
+        membership.unwrap_or_else(|| Arc::clone(ensemble.view.current()))
     }
 }
 

@@ -10,6 +10,8 @@ use serde_json::Map;
 
 use super::metrics::{BUCKETS_US, LogReading, Spread};
 use crate::cnxn::{Counters, Latency, Summary};
+use crate::zab::effect::Mode;
+use crate::zab::peer::status::Status;
 
 /// What the figures are made of.
 pub struct Figures<'a> {
@@ -17,6 +19,8 @@ pub struct Figures<'a> {
     pub version: &'a str,
     /// `standalone`, `leader`, `follower` or `observer`.
     pub role: &'a str,
+    /// Of a server of an ensemble.
+    pub status: Option<&'a Status>,
     /// Of all shards.
     pub counters: &'a Counters,
     /// Open connections.
@@ -225,6 +229,38 @@ fn spread(sink: &mut impl Sink, name: &str, spread: &Spread) {
     sink.own(&format!("{name}_max_us"), spread.max.into());
 }
 
+/// What `mntr` has beyond that on a server of an ensemble.
+fn tell_of_ensemble(status: &Status, sink: &mut impl Sink) {
+    sink.text(
+        "peer_state",
+        match status.mode {
+            Mode::Leading => "leading - broadcast",
+            Mode::Following => "following - broadcast",
+            Mode::Observing => "observing - broadcast",
+            Mode::ReadOnly => "looking",
+        },
+    );
+    let count = |count: usize| Value::Int(count as i128);
+    if let Some(master) = status.observer_master {
+        sink.gauge("observer_master_id", Value::Int(master.0.into()));
+    }
+    sink.gauge("quorum_size", count(status.quorum_size));
+    if let Some(observers) = status.observers {
+        sink.gauge("synced_observers", count(observers));
+    }
+    if let Some(leading) = &status.leading {
+        sink.gauge("learners", count(leading.learners));
+        sink.gauge("synced_followers", count(leading.followers));
+        sink.gauge("synced_non_voting_followers", count(leading.non_voting));
+        sink.gauge("pending_syncs", count(leading.pending_syncs));
+        sink.gauge("leader_uptime", leading.uptime_ms.into());
+        let [last, min, max] = leading.proposal_bytes.map_or([-1; 3], |bytes| bytes.map(|bytes| bytes as i128));
+        sink.gauge("last_proposal_size", Value::Int(last));
+        sink.gauge("min_proposal_size", Value::Int(min));
+        sink.gauge("max_proposal_size", Value::Int(max));
+    }
+}
+
 impl Figures<'_> {
     /// One line a figure: its name, a tab, its value.
     pub fn text(&self) -> String {
@@ -245,6 +281,9 @@ impl Figures<'_> {
         let c = self.counters;
         sink.text("version", self.version);
         sink.text("server_state", self.role);
+        if let Some(status) = self.status {
+            tell_of_ensemble(status, sink);
+        }
         sink.gauge("ephemerals_count", Value::Int(self.ephemerals as i128));
         sink.gauge("num_alive_connections", Value::Int(self.connections as i128));
         sink.gauge("avg_latency", Value::Double(c.latency.average()));

@@ -42,6 +42,7 @@ use crate::storage::replace;
 use crate::tree::{DataTree, Tree};
 use crate::types::Zxid;
 use crate::zab::effect;
+use crate::zab::masters::Observing;
 use crate::zab::peer::{self, Peer};
 
 /// Why a server does not start, or stopped by itself.
@@ -622,6 +623,12 @@ impl Ordering {
                     last_counter: effect::LAST_COUNTER,
                     reconfig: config.reconfig_enabled,
                     participants_min: if ensemble.standalone_enabled { 2 } else { 1 },
+                    observing: Observing {
+                        masters: ensemble.observer_master_port.is_some(),
+                        reconnect_delay_ms: ensemble.observer_delays_ms.0,
+                        election_delay_ms: ensemble.observer_delays_ms.1,
+                        seed: clock.wall().0 as u64 ^ (ensemble.my_id.0 as u64).rotate_right(8),
+                    },
                 };
                 let ordering = peer::Ordering {
                     rules: rules(&config),

@@ -218,11 +218,14 @@ impl Broadcast {
     pub async fn tick(self: Rc<Self>) {
         loop {
             glommio::timer::sleep(Duration::from_millis(TICK_MS)).await;
+            let now = self.clock.now();
             match &*self.engine.borrow() {
-                Engine::Standalone(pipeline) => self.questions.answer_for_order(pipeline.head(), Some(pipeline), 0),
+                Engine::Standalone(pipeline) => {
+                    self.questions.answer_for_order(now, pipeline.head(), Some(pipeline), None);
+                }
                 Engine::Ensemble(peer) => {
                     if let Some((head, _)) = peer.state() {
-                        self.questions.answer_for_order(head, peer.pipeline(), peer.local_sessions());
+                        self.questions.answer_for_order(now, head, peer.pipeline(), Some(peer));
                     }
                 }
             }

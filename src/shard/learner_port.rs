@@ -32,9 +32,9 @@ use crate::storage::recovery::{self, Recovery};
 use crate::storage::snapshot_format::{Decoder, Encoder, Form, SnapshotSource};
 use crate::tree::DataTree;
 use crate::types::{ServerId, Zxid};
-use crate::zab::effect::{Effect, Epochs, LinkId, Mode};
+use crate::zab::effect::{Effect, Epochs, LinkId, MasterPort, Mode};
 use crate::zab::peer::Event;
-use crate::zab::quorum::{HostPort, PeerAddress, QuorumView};
+use crate::zab::quorum::{Host, HostPort, PeerAddress, QuorumView};
 
 /// Bytes that wait to be sent over one link; a learner that is further behind is given up.
 pub const LINK_BYTES_MAX: usize = 256 << 20;
@@ -45,6 +45,10 @@ const SHORT_BYTES_MAX: usize = 16 << 10;
 /// How often a leader that refuses the connection is tried again, and how long to wait before each time: it opens its
 /// port only when it knows that it leads.
 const DIAL_PAUSES_MS: [u64; 9] = [5, 10, 20, 40, 80, 100, 100, 100, 100];
+/// For an observer master fewer suffice: there are others.
+const MASTER_TRIES: usize = 3;
+/// How long a follower waits before it tries again to listen for observers.
+const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 /// How long a server that stops waits for the other ends to take what was sent last.
 const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(500);
 /// While the learner's disk is at work, its link is looked at this often.
@@ -58,6 +62,8 @@ pub struct LearnerPort {
     /// Where this server listens while it leads, unless the configuration in force says otherwise.
     addresses: Vec<HostPort>,
     listen_on_all_ips: bool,
+    /// `observerMasterPort`, if it is set.
+    observer_master_port: Option<u16>,
     to_election: Rc<Queue<Order>>,
     dynamic_files: DynamicFiles,
     /// To be made durable, one after the other.
@@ -102,6 +108,7 @@ impl LearnerPort {
             my_id: ensemble.my_id,
             addresses: ensemble.me().addresses.iter().map(PeerAddress::quorum).collect(),
             listen_on_all_ips: ensemble.listen_on_all_ips,
+            observer_master_port: ensemble.observer_master_port,
             to_election,
             dynamic_files: DynamicFiles::new(&config.path, ensemble.my_id),
             configs: Queue::default(),
@@ -160,17 +167,19 @@ impl LearnerPort {
             Effect::Leave => {
                 glommio::spawn_local(async move { port.leave().await }).detach();
             }
-            Effect::Dial(leader) => {
-                glommio::spawn_local(async move { port.dial(leader).await }).detach();
+            Effect::Dial(master, at) => {
+                glommio::spawn_local(async move { port.dial(master, at).await }).detach();
             }
-            Effect::Listen => {
-                let mut addresses = self.broadcast.learner_addresses(self.my_id);
-                if addresses.is_empty() {
-                    addresses.clone_from(&self.addresses);
+            Effect::Listen(at) => {
+                let mut addresses = self.addresses_of(self.my_id, at);
+                if self.listen_on_all_ips {
+                    addresses.iter_mut().for_each(|address| address.host = Host::new("0.0.0.0"));
                 }
+                addresses.sort();
+                addresses.dedup();
                 for address in addresses {
                     let port = Rc::clone(&port);
-                    let accepting = glommio::spawn_local(async move { port.accept(address).await }).detach();
+                    let accepting = glommio::spawn_local(async move { port.accept(address, at).await }).detach();
                     self.accepting.borrow_mut().push(accepting);
                 }
             }
@@ -300,10 +309,23 @@ impl LearnerPort {
         }
     }
 
-    async fn dial(self: Rc<Self>, leader: ServerId) {
-        let mut pauses = DIAL_PAUSES_MS.iter();
+    /// Where a server has a port for learners: this one at its own line, if the configuration in force has none.
+    fn addresses_of(&self, server: ServerId, at: MasterPort) -> Vec<HostPort> {
+        let mut addresses = self.broadcast.learner_addresses(server);
+        if addresses.is_empty() && server == self.my_id {
+            addresses.clone_from(&self.addresses);
+        }
+        if let (MasterPort::ObserverMaster, Some(port)) = (at, self.observer_master_port) {
+            addresses.iter_mut().for_each(|address| address.port = port);
+        }
+        addresses
+    }
+
+    async fn dial(self: Rc<Self>, master: ServerId, at: MasterPort) {
+        let tries = if at == MasterPort::Quorum { DIAL_PAUSES_MS.len() } else { MASTER_TRIES - 1 };
+        let mut pauses = DIAL_PAUSES_MS[..tries].iter();
         let event = loop {
-            match self.connect(leader).await {
+            match self.connect(master, at).await {
                 Ok(stream) => {
                     let link = self.begin(stream);
                     break Event::LeaderConnected(link);
@@ -311,7 +333,7 @@ impl LearnerPort {
                 Err(error) => match pauses.next() {
                     Some(pause) => glommio::timer::sleep(Duration::from_millis(*pause)).await,
                     None => {
-                        break Event::LeaderUnreachable(format!("server {leader} cannot be connected to: {error}"));
+                        break Event::LeaderUnreachable(format!("server {master} cannot be connected to: {error}"));
                     }
                 },
             }
@@ -319,8 +341,8 @@ impl LearnerPort {
         self.broadcast.happened([event]);
     }
 
-    async fn connect(&self, leader: ServerId) -> io::Result<TcpStream> {
-        let addresses = self.broadcast.learner_addresses(leader);
+    async fn connect(&self, master: ServerId, at: MasterPort) -> io::Result<TcpStream> {
+        let addresses = self.addresses_of(master, at);
         let resolve = move || -> io::Result<Vec<SocketAddr>> {
             let mut found = Vec::new();
             for address in addresses {
@@ -338,19 +360,35 @@ impl LearnerPort {
         Err(last)
     }
 
-    async fn accept(self: Rc<Self>, address: HostPort) {
-        let all = self.listen_on_all_ips;
-        let text = address.to_string();
-        let open = move || {
-            let host = if all { "0.0.0.0" } else { address.host.as_str() };
-            let mut addrs = (host, address.port).to_socket_addrs()?;
-            let addr = addrs.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it has no address"))?;
-            listener::open(addr, None)
+    async fn accept(self: Rc<Self>, address: HostPort, at: MasterPort) {
+        let mut told = false;
+        let listener: TcpListener = loop {
+            let HostPort { host, port } = address.clone();
+            let open = move || {
+                let mut addrs = (host.as_str(), port).to_socket_addrs()?;
+                let addr = addrs.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it has no address"))?;
+                listener::open(addr, None)
+            };
+            match (blocking(open).await, at) {
+                (Ok(socket), _) => break listener::adopt(socket),
+                (Err(error), MasterPort::Quorum) => {
+                    return self.broadcast.fail(format!("cannot listen for learners on {address}: {error}"));
+                }
+                // Observers have other servers to go to.
+                (Err(error), MasterPort::ObserverMaster) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::error!(
+                            "Cannot listen for observers on {address} (observerMasterPort): {error}. It is tried again \
+                             each second; until then they learn from other followers"
+                        );
+                    }
+                    glommio::timer::sleep(LISTEN_PAUSE).await;
+                }
+            }
         };
-        let listener: TcpListener = match blocking(open).await {
-            Ok(socket) => listener::adopt(socket),
-            Err(error) => return self.broadcast.fail(format!("cannot listen for learners on {text}: {error}")),
-        };
+        if at == MasterPort::ObserverMaster {
+            tracing::info!("Starting ObserverMaster on {address}");
+        }
         loop {
             match listener.accept().await {
                 Ok(stream) => {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::masters::Observing;
 use super::quorum::QuorumView;
 use crate::proto::quorum::HandOver;
 use crate::storage::snapshot_format::SnapshotSource;
@@ -28,6 +29,8 @@ pub struct Settings {
     pub reconfig: bool,
     /// Participants that a reconfiguration leaves at least: 2 unless `standaloneEnabled=false`.
     pub participants_min: usize,
+    /// What concerns observers, those that follow a follower above all.
+    pub observing: Observing,
 }
 
 /// Zxids of an epoch end at 2^32 - 1. A leader steps down a million transactions before, which no batch is as large as, and
@@ -93,11 +96,11 @@ pub enum Effect {
     Succeed(HandOver, Zxid),
     /// Takes no more part in elections, sends what is still to be sent, and reports `Event::Left`.
     Leave,
-    /// Connects to the leader's learner port.
-    Dial(ServerId),
-    /// Opens the learner port.
-    Listen,
-    /// Closes the learner port.
+    /// Connects to a port of the leader's, or of another server that serves learners.
+    Dial(ServerId, MasterPort),
+    /// Opens a port for learners.
+    Listen(MasterPort),
+    /// Closes every port for learners.
     Unlisten,
     /// Serves clients, from this version of the tree on. The election is to answer with this epoch.
     Serve(Mode, Tree, Epoch),
@@ -105,6 +108,15 @@ pub enum Effect {
     ServeReadOnly(Tree),
     /// Serves clients no more.
     Unserve,
+}
+
+/// A port where learners come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MasterPort {
+    /// The leader's: the first of a server's line.
+    Quorum,
+    /// A follower's, for observers alone: `observerMasterPort`, the same on all servers.
+    ObserverMaster,
 }
 
 /// How far a server has come: what it votes with.

@@ -88,6 +88,11 @@ impl History {
         self.entries.range(index.min(self.entries.len())..)
     }
 
+    /// The entries behind the transaction `zxid`, or `None` if some of them are forgotten.
+    pub fn after(&self, zxid: Zxid) -> Option<impl Iterator<Item = &(Zxid, Bytes)>> {
+        (zxid >= self.base).then(|| self.entries.range(self.entries.partition_point(|(entry, _)| *entry <= zxid)..))
+    }
+
     /// What to do with a learner whose last logged transaction is `last`.
     ///
     /// A zxid with counter 0 is that of a NEWLEADER and no transaction: such a learner has all of the epochs before.
@@ -149,6 +154,16 @@ mod tests {
         assert_eq!(h.plan(z(2, 1)), Plan::Diff { from: 3 });
         assert_eq!(History::new(Zxid::ZERO).plan(Zxid::ZERO), Plan::Diff { from: 0 }, "the very first election");
         assert_eq!(History::new(z(3, 7)).plan(Zxid::ZERO), Plan::Snap, "a fresh learner");
+    }
+
+    #[test]
+    fn what_comes_after_a_transaction_is_told_if_all_of_it_is_known() {
+        let h = history(&[z(1, 3), z(1, 4), z(2, 1)]);
+        let after = |zxid| h.after(zxid).map(|entries| entries.map(|(zxid, _)| *zxid).collect::<Vec<_>>());
+        assert_eq!(after(z(1, 2)), Some(vec![z(1, 3), z(1, 4), z(2, 1)]));
+        assert_eq!(after(z(1, 4)), Some(vec![z(2, 1)]));
+        assert_eq!(after(z(2, 1)), Some(vec![]));
+        assert_eq!(after(z(1, 1)), None, "the one behind it is forgotten");
     }
 
     #[test]

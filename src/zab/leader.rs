@@ -156,6 +156,8 @@ pub struct Leader {
     /// The oldest proposal that its own log has not taken in yet, as far as the last look shows, and when that was.
     unflushed: Option<(Zxid, Instant)>,
     last_proposed: Zxid,
+    /// Bytes of the last proposal, the smallest and the largest.
+    proposal_bytes: Option<[usize; 3]>,
     committed: Zxid,
     next_ping: Instant,
     /// Every second ping is a tick.
@@ -189,6 +191,7 @@ impl Leader {
             outstanding: VecDeque::new(),
             unflushed: None,
             last_proposed: last,
+            proposal_bytes: None,
             committed: last,
             next_ping: now.after_ms(settings.tick_ms / 2),
             is_tick: false,
@@ -258,6 +261,19 @@ impl Leader {
         let serving = self.learners.values().filter(|learner| learner.stage == Stage::Serving);
         let observers = serving.clone().filter(|learner| learner.observer).count();
         (serving.count() - observers, observers)
+    }
+
+    /// Followers among them that do not vote.
+    pub fn non_voting(&self) -> usize {
+        let is_one = |learner: &&Learner| {
+            learner.stage == Stage::Serving && !learner.observer && !self.view.current().is_voter(learner.sid)
+        };
+        self.learners.values().filter(is_one).count()
+    }
+
+    /// Bytes of the last proposal, the smallest and the largest, since it leads.
+    pub fn proposal_bytes(&self) -> Option<[usize; 3]> {
+        self.proposal_bytes
     }
 
     /// Whether this server has connected.
@@ -370,6 +386,9 @@ impl Leader {
         for (zxid, payload) in proposals {
             assert!(zxid > self.last_proposed, "{zxid} is proposed after {}", self.last_proposed);
             quorum::put(&mut packets, PacketKind::Proposal, zxid, Some(&payload), &[]);
+            let bytes = payload.len();
+            let [_, least, most] = self.proposal_bytes.unwrap_or([bytes; 3]);
+            self.proposal_bytes = Some([bytes, least.min(bytes), most.max(bytes)]);
             self.outstanding.push_back((zxid, payload));
             self.last_proposed = zxid;
         }

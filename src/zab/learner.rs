@@ -52,6 +52,8 @@ pub struct Out {
     pub established: bool,
     /// The configuration in force, or the last seen one, has changed.
     pub reconfigured: bool,
+    /// Reconfigurations that were committed, each with the leader that it names: for those who learn from this server.
+    pub activated: Vec<(Zxid, ServerId)>,
     /// Who leads from here on by a reconfiguration, and its zxid. The learner gives up to follow, or to lead.
     pub appointed: Option<(ServerId, Zxid)>,
     /// The leader stops and names the next.
@@ -434,6 +436,7 @@ impl Learner {
             (Stage::Serving, CommitAndActivate | InformAndActivate) => {
                 let zxid = packet.zxid;
                 self.activation(packet, out).and_then(|leader| {
+                    out.activated.push((zxid, leader));
                     self.activate_pending(zxid, leader, out);
                     self.commit(zxid, state)
                 })

@@ -24,10 +24,12 @@ use bytes::Bytes;
 
 use self::leaving::Leaving;
 use self::read_only::answer_read_only;
-use super::effect::{Effect, Epochs, LinkId, Mode, Settings, Standing};
+use super::effect::{Effect, Epochs, LinkId, MasterPort, Mode, Settings, Standing};
 use super::history::History;
 use super::leader::{self, Leader, Past};
 use super::learner::{self, Learner, State};
+use super::masters::{Master, Masters};
+use super::observer_master::{ObserverMaster, Source};
 use super::quorum::QuorumVerifier;
 use super::quorum::QuorumView;
 use crate::planted::{self, Bug};
@@ -41,7 +43,7 @@ use crate::request::replica::Replica;
 use crate::session::Sessions;
 use crate::storage::snapshot_format::SnapshotSource;
 use crate::tree::{self, DataTree};
-use crate::types::{Instant, ServerId, WallMs, Zxid};
+use crate::types::{CnxnId, Instant, ServerId, WallMs, Zxid};
 
 /// What happens to a server.
 #[derive(Debug)]
@@ -126,7 +128,7 @@ enum Role {
     /// There is no leader.
     Looking(DataTree),
     /// There is a leader, and no connection to it yet.
-    Dialing(DataTree, ServerId),
+    Dialing(DataTree, Dialing),
     Following(Box<Following>),
     Leading(Box<Leading>),
     /// Between two of the others.
@@ -136,11 +138,25 @@ enum Role {
 struct Following {
     learner: Learner,
     replica: Replica,
+    /// Whom it learns from: the leader, or an observer master.
+    master: ServerId,
+    /// Set while it serves observers.
+    observers: Option<ObserverMaster>,
+}
+
+#[derive(Clone, Copy)]
+struct Dialing {
+    leader: ServerId,
+    master: Master,
+    /// When the connection is asked for, unless it was already.
+    at: Option<Instant>,
 }
 
 struct Leading {
     leader: Leader,
     state: LeaderState,
+    /// When it was elected.
+    since: Instant,
     /// Who agreed with the election and has not looked for another leader since. Of no interest once it is established.
     supporters: BTreeSet<ServerId>,
 }
@@ -199,6 +215,10 @@ pub struct Peer {
     looking_since: Option<Instant>,
     /// Set while reads alone are served: the sessions of those who come for them.
     read_only: Option<LocalSessions>,
+    /// Whom to learn from, as an observer.
+    masters: Masters,
+    /// An observer has lost whom it learned from, and looks for the leader only so long after the next tick.
+    pause_ms: Option<u64>,
     /// Whom the leader that stopped has named, until this server is settled.
     successor: Option<HandOver>,
     /// Set once the server is to stop.
@@ -240,6 +260,8 @@ impl Peer {
             look_again_at: None,
             looking_since: None,
             read_only: None,
+            masters: Masters::new(settings.observing),
+            pause_ms: None,
             successor: None,
             leaving: None,
             all_committed: false,
@@ -263,12 +285,13 @@ impl Peer {
             Event::VoterLooks(voter) => self.on_voter_looks(voter),
             Event::LeaderConnected(link) => self.on_leader_connected(now, wall, link),
             Event::LeaderUnreachable(why) => {
-                if matches!(self.role, Role::Dialing(..)) {
-                    self.end_role(&why);
-                }
+                self.on_master_unreachable(now, &why);
             }
             Event::LearnerConnected(link) => match &mut self.role {
                 Role::Leading(leading) => leading.leader.connected(now, link),
+                Role::Following(following) if following.observers.is_some() => {
+                    following.observers.iter_mut().for_each(|observers| observers.connected(now, link));
+                }
                 _ => self.output.effects.push(Effect::Close(link, "this server does not lead".to_owned())),
             },
             Event::Packet(link, packet) => self.on_packet(now, wall, link, packet),
@@ -280,6 +303,7 @@ impl Peer {
                 Role::Following(following) if following.learner.link() == link => {
                     self.end_role(&format!("the connection to the leader was lost: {why}"));
                 }
+                Role::Following(following) => following.observers.iter_mut().for_each(|it| it.lost(link)),
                 _ => {}
             },
             Event::Durable(zxid) => {
@@ -341,10 +365,18 @@ impl Peer {
         match &mut self.role {
             Role::Leading(_) => self.pump_leading(now),
             Role::Following(following) => {
-                let Following { learner, replica } = following.as_mut();
+                let Following { learner, replica, observers, .. } = following.as_mut();
                 if learner.is_established() {
                     self.output.batches.extend(replica.take_batch());
-                    self.output.answers.extend(replica.take_answers());
+                    let mut answers = replica.take_answers();
+                    if let Some(observers) = observers {
+                        // An answer comes behind what was committed before it.
+                        observers.inform(&self.history, &mut self.output.effects);
+                        for answer in answers.extract_if(.., |answer| answer.to().is_some_and(CnxnId::is_learner)) {
+                            observers.answer(&answer, &mut self.output.effects);
+                        }
+                    }
+                    self.output.answers.append(&mut answers);
                     let mut out = learner::Out::default();
                     learner.forward(replica.take_forwards(), &mut out);
                     self.output.effects.append(&mut out.effects);
@@ -418,6 +450,23 @@ impl Peer {
     pub fn leader(&self) -> Option<&Leader> {
         match &self.role {
             Role::Leading(leading) if leading.leader.is_established() => Some(&leading.leader),
+            _ => None,
+        }
+    }
+
+    /// Whom it learns from while it follows or observes, connected or about to be.
+    pub fn master(&self) -> Option<ServerId> {
+        match &self.role {
+            Role::Following(following) => Some(following.master),
+            Role::Dialing(_, dialing) => Some(dialing.master.server),
+            _ => None,
+        }
+    }
+
+    /// Observers that it serves as a follower, if followers serve them.
+    pub fn observers(&self) -> Option<usize> {
+        match &self.role {
+            Role::Following(following) => following.observers.as_ref().map(ObserverMaster::serving),
             _ => None,
         }
     }
@@ -503,16 +552,52 @@ impl Peer {
             role => return self.role = role,
         };
         if elected != self.settings.id {
-            self.role = Role::Dialing(data_tree, elected);
-            return self.output.effects.push(Effect::Dial(elected));
+            let master = if self.is_observer() {
+                self.masters.next(self.view.current(), elected)
+            } else {
+                Master { server: elected, port: MasterPort::Quorum, pause_ms: 0 }
+            };
+            self.role = Role::Changing;
+            return self.dial(now, data_tree, elected, master);
         }
-        self.output.effects.push(Effect::Listen);
+        self.output.effects.push(Effect::Listen(MasterPort::Quorum));
         let mut out = leader::Out::default();
         let last = data_tree.tree().zxid();
         let leader = Leader::new(self.settings, self.view.clone(), self.epochs, last, now, &mut out);
-        self.role =
-            Role::Leading(Box::new(Leading { leader, state: LeaderState::Waiting(Box::new(data_tree)), supporters }));
+        self.role = Role::Leading(Box::new(Leading {
+            leader,
+            state: LeaderState::Waiting(Box::new(data_tree)),
+            since: now,
+            supporters,
+        }));
         self.after_leader(now, WallMs::default(), out);
+    }
+
+    fn is_observer(&self) -> bool {
+        self.view.current().is_observer(self.settings.id)
+    }
+
+    /// Connects to whom it is to learn from, at once or after a pause.
+    fn dial(&mut self, now: Instant, data_tree: DataTree, leader: ServerId, master: Master) {
+        let at = (master.pause_ms > 0).then(|| now.after_ms(master.pause_ms));
+        if at.is_none() {
+            self.output.effects.push(Effect::Dial(master.server, master.port));
+        }
+        self.role = Role::Dialing(data_tree, Dialing { leader, master, at });
+    }
+
+    /// Others may be reached before the leader is looked for anew.
+    fn on_master_unreachable(&mut self, now: Instant, why: &str) {
+        let Role::Dialing(_, Dialing { leader, master, .. }) = &self.role else { return };
+        let (leader, port) = (*leader, master.port);
+        if port == MasterPort::Quorum || self.masters.round_is_over(leader) || self.leaving.is_some() {
+            return self.end_role(why);
+        }
+        self.output.notes.push(format!("No observer master yet: {why}"));
+        let master = self.masters.next(self.view.current(), leader);
+        if let Role::Dialing(data_tree, _) = std::mem::replace(&mut self.role, Role::Changing) {
+            self.dial(now, data_tree, leader, master);
+        }
     }
 
     /// A leader whose voters have left it before it had their history acknowledged waits for nobody.
@@ -528,15 +613,15 @@ impl Peer {
     }
 
     fn on_leader_connected(&mut self, now: Instant, wall: WallMs, link: LinkId) {
-        let (data_tree, leader) = match std::mem::replace(&mut self.role, Role::Changing) {
-            Role::Dialing(data_tree, leader) if self.leaving.is_none() => (data_tree, leader),
+        let (data_tree, Dialing { leader, master, .. }) = match std::mem::replace(&mut self.role, Role::Changing) {
+            Role::Dialing(data_tree, dialing) if self.leaving.is_none() => (data_tree, dialing),
             role => {
                 self.role = role;
                 return self.output.effects.push(Effect::Close(link, "no leader is looked for any more".to_owned()));
             }
         };
         let mut out = learner::Out::default();
-        let observer = self.view.current().is_observer(self.settings.id);
+        let observer = self.is_observer();
         let last = data_tree.tree().zxid();
         let (settings, view) = (self.settings, self.view.clone());
         let last = if self.in_doubt { None } else { Some(last) };
@@ -545,13 +630,25 @@ impl Peer {
         if let Some(rules) = self.ordering.local_sessions {
             replica.keep_local_sessions(self.new_local_sessions(rules, wall));
         }
-        self.role = Role::Following(Box::new(Following { learner, replica }));
+        if master.port == MasterPort::ObserverMaster {
+            self.output.notes.push(format!("Observing new leader sid={}, an observer master", master.server));
+        }
+        let following = Following { learner, replica, master: master.server, observers: None };
+        self.role = Role::Following(Box::new(following));
         self.after_learner(out);
     }
 
     fn on_packet(&mut self, now: Instant, wall: WallMs, link: LinkId, packet: Packet) {
         if matches!(self.role, Role::Leading(_)) {
             self.as_leader(now, wall, |leader, past, out| leader.received(now, link, &packet, past, out));
+        } else if let Role::Following(following) = &mut self.role
+            && following.learner.link() != link
+        {
+            let Following { replica, observers, .. } = following.as_mut();
+            let mut source = Source { config: self.view.current(), history: &self.history, replica };
+            if let Some(observers) = observers {
+                observers.received(now, link, packet, &mut source, &mut self.output.effects);
+            }
         } else {
             self.as_learner(link, |learner, state, out| learner.received(now, packet, state, out));
         }
@@ -618,15 +715,28 @@ impl Peer {
             }
             Role::Following(following) => {
                 following.replica.tick(now);
+                if let Some(observers) = &mut following.observers {
+                    observers.tick(now, &mut self.output.effects);
+                }
                 let link = following.learner.link();
                 self.as_learner(link, |learner, _, out| learner.tick(now, out));
             }
             Role::Looking(_) => self.look_on(now, wall),
-            Role::Settling(_) if self.look_again_at.is_some_and(|at| now >= at) => {
-                self.look_again_at = None;
-                self.look_when_settled();
+            Role::Settling(_) => {
+                if let Some(ms) = self.pause_ms.take() {
+                    self.look_again_at = self.look_again_at.max(Some(now.after_ms(ms)));
+                }
+                if self.look_again_at.is_some_and(|at| now >= at) {
+                    self.look_again_at = None;
+                    self.look_when_settled();
+                }
             }
-            _ => {}
+            Role::Dialing(_, Dialing { master, at, .. }) => {
+                if at.take_if(|at| now >= *at).is_some() {
+                    self.output.effects.push(Effect::Dial(master.server, master.port));
+                }
+            }
+            Role::Changing => {}
         }
     }
 
@@ -739,8 +849,11 @@ impl Peer {
 
     fn after_learner(&mut self, out: learner::Out) {
         let Role::Following(following) = &mut self.role else { return };
-        let learner::Out { effects, log, established, reconfigured, appointed, handed_over, failed, look_again_at } =
-            out;
+        let learner::Out { effects, log, established, reconfigured, activated, .. } = out;
+        let learner::Out { appointed, handed_over, failed, look_again_at, .. } = out;
+        if let Some(observers) = &mut following.observers {
+            activated.into_iter().for_each(|(zxid, leader)| observers.activated(zxid, leader));
+        }
         if let Some((zxid, _)) = log.last() {
             self.appended = *zxid;
         }
@@ -765,12 +878,16 @@ impl Peer {
             && established
             && failed.is_none()
         {
-            let Following { learner, replica } = following.as_mut();
+            let Following { learner, replica, observers, .. } = following.as_mut();
             // Nobody was served while these were committed.
             drop(replica.take_batch());
             replica.set_config(&self.view.current().to_string(), Zxid(self.view.current().version()));
             let mode = if learner.is_observer() { Mode::Observing } else { Mode::Following };
             self.output.effects.push(Effect::Serve(mode, replica.tree().clone(), learner.epoch()));
+            if self.settings.observing.masters && mode == Mode::Following {
+                *observers = Some(ObserverMaster::new(self.settings, learner.epoch(), self.history.newest()));
+                self.output.effects.push(Effect::Listen(MasterPort::ObserverMaster));
+            }
         }
         if let Some(why) = failed {
             self.appointed = appointed;
@@ -788,6 +905,9 @@ impl Peer {
     fn end_role(&mut self, why: &str) {
         let was = self.mode();
         let mut reload = false;
+        if self.is_observer() && self.appointed.is_none() && self.successor.is_none() {
+            self.pause_ms = Some(self.masters.election_pause_ms()).filter(|ms| *ms > 0);
+        }
         self.all_committed = false;
         let data_tree = match std::mem::replace(&mut self.role, Role::Changing) {
             Role::Leading(leading) => {
@@ -812,9 +932,16 @@ impl Peer {
                 }
             }
             Role::Following(following) => {
-                let Following { mut learner, mut replica } = *following;
+                let Following { mut learner, mut replica, observers, .. } = *following;
                 self.output.notes.push(format!("Shutdown Follower: {why}"));
                 self.output.effects.push(Effect::Close(learner.link(), why.to_owned()));
+                if let Some(mut observers) = observers {
+                    observers.inform(&self.history, &mut self.output.effects);
+                    let closed =
+                        observers.links().map(|link| Effect::Close(link, "this server follows no more".to_owned()));
+                    self.output.effects.extend(closed);
+                    self.output.effects.push(Effect::Unlisten);
+                }
                 reload = learner.is_ahead_of_disk();
                 if was.is_some() {
                     self.output.batches.extend(replica.take_batch());
@@ -864,7 +991,7 @@ impl Peer {
         if self.leaving.is_some() {
             return self.leave_settled();
         }
-        if self.look_again_at.is_some() {
+        if self.look_again_at.is_some() || self.pause_ms.is_some() {
             return;
         }
         self.role = match std::mem::replace(&mut self.role, Role::Changing) {
@@ -896,5 +1023,6 @@ fn set_config(data_tree: &mut DataTree, view: &QuorumView, wall: WallMs) {
 
 mod leaving;
 mod read_only;
+pub mod status;
 #[cfg(test)]
 mod tests;

@@ -15,13 +15,19 @@ pub struct Ensemble {
 
 impl Ensemble {
     pub fn new(participants: usize, observers: usize, settings: &str) -> Ensemble {
+        Ensemble::at(|_| "127.0.0.1".to_owned(), participants, observers, settings)
+    }
+
+    /// The servers speak to each other at the addresses that `host` gives them, by their numbers.
+    pub fn at(host: fn(usize) -> String, participants: usize, observers: usize, settings: &str) -> Ensemble {
         let count = participants + observers;
         let ports: Vec<Port> = (0..2 * count).map(|_| Port::free()).collect();
         let mut lines = format!("tickTime=500\ninitLimit=20\nsyncLimit=10\n{settings}");
         for (index, pair) in ports.chunks(2).enumerate() {
             let role = if index < participants { "participant" } else { "observer" };
             let (quorum, election) = (pair[0].number, pair[1].number);
-            lines += &format!("server.{}=127.0.0.1:{quorum}:{election}:{role}\n", index + 1);
+            let (id, host) = (index + 1, host(index + 1));
+            lines += &format!("server.{id}={host}:{quorum}:{election}:{role}\n");
         }
         let servers = (0..count).map(|index| {
             let role = if index < participants { "" } else { "peerType=observer\n" };

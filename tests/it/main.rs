@@ -12,6 +12,7 @@ mod http;
 mod latency;
 mod limits;
 mod members;
+mod observers;
 mod points;
 mod reconfig;
 mod scale;

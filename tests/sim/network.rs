@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ringkeeper::types::CnxnId;
+use ringkeeper::zab::effect::MasterPort;
 
 /// A connection, never used again for another.
 pub type ConnId = u32;
@@ -22,7 +23,7 @@ pub const CLIENT_HOSTS: Host = 100;
 pub enum Port {
     Client,
     Election,
-    Learner,
+    Learner(MasterPort),
 }
 
 /// Who holds one end of a connection.

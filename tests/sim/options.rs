@@ -28,6 +28,7 @@ macro_rules! options {
 options! {
     voters: "Participants.",
     observers: "Observers.",
+    masters: "Whether followers serve the observers (`observerMasterPort`).",
     clients: "Clients.",
     seconds: "Simulated seconds with faults.",
     tick_ms: "`tickTime`.",
@@ -66,6 +67,7 @@ pub const SHRINKABLE: &[(&str, u64)] = &[
     ("powers", 0),
     ("kills", 0),
     ("clients", 1),
+    ("masters", 0),
     ("observers", 0),
     ("voters", 1),
     ("shards", 1),
@@ -116,6 +118,9 @@ impl Options {
             let count = if r.chance(45) { 1 + r.below(most) as u64 } else { 0 };
             set(name, count);
         }
+        // From a chance of its own, so that the rest of a seed stays what it was.
+        let masters = Random::new(seed ^ 0x6d61_7374_6572_733f).below(2) as u64;
+        options.set("masters", masters.min(options.observers())).expect("it is one of the names");
         options
     }
 

@@ -11,7 +11,7 @@ use ringkeeper::storage::log::Log;
 use ringkeeper::storage::replace;
 use ringkeeper::storage::snapshot_format::{Decoder, Encoder, Form, SnapshotSource};
 use ringkeeper::types::Zxid;
-use ringkeeper::zab::effect::{Effect, Epochs, LinkId};
+use ringkeeper::zab::effect::{Effect, Epochs, LinkId, MasterPort};
 use ringkeeper::zab::election;
 use ringkeeper::zab::links;
 use ringkeeper::zab::peer::Event;
@@ -23,6 +23,7 @@ use crate::world::{Caller, World, note};
 
 /// See `shard::learner_port`.
 const DIAL_PAUSES_MS: [u64; 9] = [5, 10, 20, 40, 80, 100, 100, 100, 100];
+const MASTER_TRIES: usize = 3;
 const BUSY_PAUSE_US: u64 = 1_000;
 const PACKET_BYTES_MAX: usize = 2 << 20;
 
@@ -30,9 +31,9 @@ const PACKET_BYTES_MAX: usize = 2 << 20;
 pub struct LearnerPort {
     links: BTreeMap<LinkId, Link>,
     next_link: LinkId,
-    pub listening: bool,
-    /// `Listen` was asked for, and not `Unlisten` since.
-    wants_to_listen: bool,
+    pub listening: Option<MasterPort>,
+    /// What `Listen` asked for, if there was no `Unlisten` since.
+    wants_to_listen: Option<MasterPort>,
     work: Option<Work>,
 }
 
@@ -101,16 +102,16 @@ impl World {
                 let delay = self.soon_us();
                 self.wake_after(server, delay, Wake::Configured);
             }
-            Effect::Dial(leader) => self.dial_leader(server, leader.0 as usize - 1, 0),
-            Effect::Listen => {
+            Effect::Dial(master, at) => self.dial_master(server, master.0 as usize - 1, at, 0),
+            Effect::Listen(at) => {
                 let delay = self.soon_us();
                 let Some(process) = self.process(server) else { return };
-                process.port.wants_to_listen = true;
+                process.port.wants_to_listen = Some(at);
                 self.wake_after(server, delay, Wake::LearnerPortOpen);
             }
             Effect::Unlisten => {
                 let Some(process) = self.process(server) else { return };
-                (process.port.wants_to_listen, process.port.listening) = (false, false);
+                (process.port.wants_to_listen, process.port.listening) = (None, None);
             }
             Effect::Serve(_, _, epoch) => {
                 self.drive(server, Input::Election(election::Event::Established { epoch: epoch.0.into() }));
@@ -139,12 +140,20 @@ impl World {
         }
     }
 
-    pub fn dial_leader(&mut self, server: usize, leader: usize, attempt: usize) {
+    pub fn dial_master(&mut self, server: usize, master: usize, at: MasterPort, attempt: usize) {
         let incarnation = self.servers[server].incarnation;
-        self.knock_at(server, Caller::Learner { server, incarnation, attempt }, leader, Port::Learner);
+        self.knock_at(server, Caller::Learner { server, incarnation, at, attempt }, master, Port::Learner(at));
     }
 
-    pub fn link_answered(&mut self, server: usize, attempt: usize, leader: usize, conn: Option<ConnId>) {
+    pub fn link_answered(
+        &mut self,
+        server: usize,
+        at: MasterPort,
+        attempt: usize,
+        master: usize,
+        conn: Option<ConnId>,
+    ) {
+        let tries = if at == MasterPort::Quorum { DIAL_PAUSES_MS.len() } else { MASTER_TRIES - 1 };
         match conn {
             Some(conn) => {
                 let end = self.begin_link(server, conn);
@@ -153,9 +162,9 @@ impl World {
                     self.happened(server, [Event::LeaderConnected(link)]);
                 }
             }
-            None => match DIAL_PAUSES_MS.get(attempt) {
-                Some(pause) => self.wake_after(server, pause * 1000, Wake::Dial { leader, attempt: attempt + 1 }),
-                None => self.happened(server, [Event::LeaderUnreachable(format!("server {}", leader + 1))]),
+            None => match DIAL_PAUSES_MS[..tries].get(attempt) {
+                Some(pause) => self.wake_after(server, pause * 1000, Wake::Dial { master, at, attempt: attempt + 1 }),
+                None => self.happened(server, [Event::LeaderUnreachable(format!("server {}", master + 1))]),
             },
         }
     }

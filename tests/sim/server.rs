@@ -14,7 +14,8 @@ use ringkeeper::storage::group_commit::Batch;
 use ringkeeper::storage::log::{Log, Spare};
 use ringkeeper::tree::Tree;
 use ringkeeper::types::{CnxnId, Instant, WallMs, Zxid};
-use ringkeeper::zab::effect::{Effect, Mode};
+use ringkeeper::zab::effect::{Effect, MasterPort, Mode};
+use ringkeeper::zab::masters::Observing;
 use ringkeeper::zab::peer::{Event, Output, Peer};
 use ringkeeper::zab::quorum::QuorumView;
 
@@ -50,7 +51,8 @@ pub enum Wake {
     /// The election's clock.
     Ring(u64),
     Dial {
-        leader: usize,
+        master: usize,
+        at: MasterPort,
         attempt: usize,
     },
     LearnerPortOpen,
@@ -156,7 +158,7 @@ impl Server {
         let Some(process) = &self.process else { return false };
         match port {
             Port::Client | Port::Election => true,
-            Port::Learner => process.port.listening,
+            Port::Learner(at) => process.port.listening == Some(at),
         }
     }
 
@@ -222,6 +224,12 @@ impl World {
             sync_limit: 5,
             last_counter: ringkeeper::zab::effect::LAST_COUNTER,
             participants_min: 2,
+            observing: Observing {
+                masters: self.options.masters() > 0,
+                reconnect_delay_ms: self.options.tick_ms(),
+                election_delay_ms: self.options.tick_ms() / 2,
+                seed: self.options.seed ^ (u64::from(self.servers[server].incarnation) << 8 | id as u64),
+            },
             reconfig: false,
         };
         let ordering = ringkeeper::zab::peer::Ordering {
@@ -308,7 +316,7 @@ impl World {
             Wake::Effects => self.carry_out_effects(server),
             Wake::FlushEnded(number) => self.flush_ended(server, number),
             Wake::Ring(alarm) => self.ring(server, alarm),
-            Wake::Dial { leader, attempt } => self.dial_leader(server, leader, attempt),
+            Wake::Dial { master, at, attempt } => self.dial_master(server, master, at, attempt),
             Wake::LearnerPortOpen => self.learner_port_open(server),
             Wake::Configured => self.happened(server, [Event::Configured]),
             Wake::DiskDone => self.disk_done(server),

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use ringkeeper::zab::effect::MasterPort;
+
 use crate::checker::Checker;
 use crate::client::Client;
 use crate::faults::Fault;
@@ -50,7 +52,7 @@ pub enum Happening {
 pub enum Caller {
     Client { client: usize, attempt: u64 },
     Election { server: usize, incarnation: u32 },
-    Learner { server: usize, incarnation: u32, attempt: usize },
+    Learner { server: usize, incarnation: u32, at: MasterPort, attempt: usize },
 }
 
 /// The hash of everything that has happened, and the lines of it if somebody wants to read them.
@@ -384,7 +386,7 @@ impl World {
         let patience_us = match port {
             // `cnxTimeout`.
             Port::Election => 5_000_000,
-            Port::Learner => 2_000_000,
+            Port::Learner(_) => 2_000_000,
             Port::Client => 1_000_000,
         };
         if self.network.is_blocked(from, server) || self.network.is_blocked(server, from) {
@@ -400,7 +402,7 @@ impl World {
         let end = match port {
             Port::Client => self.accept_client(server, conn),
             Port::Election => self.accept_wire(server, conn),
-            Port::Learner => self.accept_link(server, conn),
+            Port::Learner(_) => self.accept_link(server, conn),
         };
         if let Some(found) = self.network.conns.get_mut(&conn) {
             found.ends[1] = end;
@@ -422,7 +424,7 @@ impl World {
                 }
             }
             Caller::Election { server: me, .. } => self.wire_answered(me, server, conn, refused),
-            Caller::Learner { server: me, attempt, .. } => self.link_answered(me, attempt, server, conn),
+            Caller::Learner { server: me, at, attempt, .. } => self.link_answered(me, at, attempt, server, conn),
         }
     }
 

@@ -145,7 +145,8 @@ impl Shared {
             "leader" => *data = self.leader_json(total)?,
             "monitor" => *data = self.figures(0, |figures| figures.json()),
             "observers" => {
-                put("synced_observers", json!(0));
+                let observers = self.ask(Subject::Order).order().status.and_then(|status| status.observers);
+                put("synced_observers", json!(observers.unwrap_or(0)));
                 put("observers", json!([]));
             }
             "server_stats" => *data = self.server_stats_json(total),
@@ -226,7 +227,8 @@ impl Shared {
     fn leader_json(&self, total: &Report) -> Result<Map<String, Value>, String> {
         let ensemble = self.config.ensemble.as_ref().ok_or("server is not initialized")?;
         let id = ServerId(self.leader.load(Relaxed));
-        let member = ensemble.view.current().member(id);
+        let membership = self.membership(ensemble);
+        let member = membership.member(id);
         Ok(object(json!({
             "is_leader": total.role == Some("leader"),
             "leader_id": id.0,
@@ -274,7 +276,7 @@ impl Shared {
 
     fn voting_view(&self) -> Value {
         let Some(ensemble) = &self.config.ensemble else { return json!({}) };
-        let view = ensemble.view.current();
+        let view = self.membership(ensemble);
         let voters = view.members().filter(|member| member.votes());
         by_name(voters.map(|member| {
             let client = member.client.as_ref().map_or_else(String::new, HostPort::to_string);

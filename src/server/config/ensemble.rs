@@ -54,6 +54,10 @@ pub struct EnsembleConfig {
     pub local_sessions: Option<local::Rules>,
     /// `readonlymode.enabled`: reads are served without a leader.
     pub read_only: bool,
+    /// `observerMasterPort`: followers serve observers there, and observers come to them.
+    pub observer_master_port: Option<u16>,
+    /// `observer.reconnectDelayMs` and `observer.election.DelayMs`: the longest pauses of an observer.
+    pub observer_delays_ms: (u64, u64),
 }
 
 impl EnsembleConfig {
@@ -240,6 +244,11 @@ pub(super) fn config(
             .is_on("localSessionsEnabled")
             .then(|| local::Rules { upgrading: settings.is_on("localSessionsUpgradingEnabled") }),
         read_only: settings.is_on("readonlymode.enabled"),
+        observer_master_port: settings.limit("observerMasterPort"),
+        observer_delays_ms: (
+            settings.limit("observer.reconnectDelayMs").unwrap_or(0),
+            settings.limit("observer.election.DelayMs").unwrap_or(0),
+        ),
     };
     Ok((config, client))
 }

@@ -55,7 +55,7 @@ impl Peer {
                 }
             }
             Role::Following(following) => {
-                let Following { learner, replica } = following.as_mut();
+                let Following { learner, replica, .. } = following.as_mut();
                 if replica.outstanding() == 0 || late {
                     learner.leave();
                 }

@@ -14,12 +14,14 @@ use crate::storage::snapshot_format::{Decoder, Encoder, Form};
 use crate::tree::Outcome;
 use crate::types::{CnxnId, Epoch, SessionId};
 use crate::zab::effect::LAST_COUNTER;
+use crate::zab::masters::Observing;
 use crate::zab::quorum::QuorumVerifier;
 use std::sync::Arc;
 
 mod hand_over;
 mod hazards;
 mod local_sessions;
+mod observer_masters;
 mod reconfig;
 
 const TICK_MS: u64 = 2000;
@@ -69,7 +71,7 @@ struct Server {
     looking: Option<Standing>,
     /// Whom the leader that stopped has named.
     named: Option<HandOver>,
-    listening: bool,
+    listening: Option<MasterPort>,
     serving: Option<(Mode, Tree)>,
     replies: Vec<(i32, Outcome)>,
     opened: Vec<SessionId>,
@@ -98,6 +100,8 @@ struct Cluster {
     view: QuorumView,
     last_counter: u32,
     reconfig: bool,
+    /// What concerns observers, but for the seed.
+    observing: Observing,
     /// How often anybody had to look for a leader.
     elections: usize,
     local_sessions: Option<local::Rules>,
@@ -126,6 +130,7 @@ impl Cluster {
             strangers: BTreeSet::new(),
             said_accepted: BTreeMap::new(),
             reconfig: false,
+            observing: Observing::default(),
             elections: 0,
         };
         let ids: Vec<i64> = cluster.view.current().members().map(|member| member.id.0).collect();
@@ -149,7 +154,7 @@ impl Cluster {
             in_doubt: false,
             looking: None,
             named: None,
-            listening: false,
+            listening: None,
             serving: None,
             replies: Vec::new(),
             opened: Vec::new(),
@@ -186,6 +191,7 @@ impl Cluster {
             last_counter: self.last_counter,
             reconfig: self.reconfig,
             participants_min: 2,
+            observing: Observing { seed: id as u64, ..self.observing },
         };
         let rules = Rules { skip_acl: false, digest_scheme: true, enforce_quota: false, reconfig: self.reconfig };
         let ordering = Ordering {
@@ -213,7 +219,7 @@ impl Cluster {
         let server = self.servers.get_mut(&id).unwrap();
         server.peer = None;
         server.unflushed.clear();
-        (server.looking, server.named, server.listening) = (None, None, false);
+        (server.looking, server.named, server.listening) = (None, None, None);
         (server.serving, server.appointed) = (None, None);
         for link in self.links.values_mut().filter(|link| link.learner == id || link.leader == id) {
             link.open = false;
@@ -296,9 +302,9 @@ impl Cluster {
                         then.push(Event::Configured);
                     }
                 }
-                Effect::Dial(leader) => then.push(self.dial(id, leader.0)),
-                Effect::Listen => self.server(id).listening = true,
-                Effect::Unlisten => self.server(id).listening = false,
+                Effect::Dial(master, at) => then.push(self.dial(id, master.0, at)),
+                Effect::Listen(at) => self.server(id).listening = Some(at),
+                Effect::Unlisten => self.server(id).listening = None,
                 Effect::Succeed(hand_over, _) => self.server(id).named = Some(hand_over),
                 Effect::Leave => then.push(Event::Left),
                 Effect::Serve(mode, tree, _) => self.server(id).serving = Some((mode, tree)),
@@ -348,8 +354,8 @@ impl Cluster {
         if link.learner == from { link.up.push_back(sent) } else { link.down.push_back(sent) }
     }
 
-    fn dial(&mut self, learner: i64, leader: i64) -> Event {
-        if !self.servers[&leader].listening || self.cut.contains(&(learner, leader)) {
+    fn dial(&mut self, learner: i64, leader: i64, at: MasterPort) -> Event {
+        if self.servers[&leader].listening != Some(at) || self.cut.contains(&(learner, leader)) {
             return Event::LeaderUnreachable("refused".to_owned());
         }
         let id = self.links.keys().last().map_or(0, |last| last + 1);

@@ -99,12 +99,12 @@ fn one_participant_may_be_an_ensemble() {
 }
 
 #[test]
-fn what_an_ensemble_cannot_do_yet_is_refused() {
-    let setting = "observerMasterPort=2191";
-    let (loaded, _) = load(&format!("{THREE}{setting}"), &[("d/myid", "1")]);
-    let said = loaded.expect_err(setting).to_string();
-    let what = "followers serve no observers yet; remove it, and observers connect to the leader";
-    assert!(said.contains(what), "{setting}: {said}");
+fn observers_may_have_masters_of_their_own_and_pauses() {
+    let found = ensemble(THREE, &[("d/myid", "1")]);
+    assert_eq!((found.observer_master_port, found.observer_delays_ms), (None, (0, 200)));
+    let settings = "observerMasterPort=2191\nobserver.reconnectDelayMs=70\nobserver.election.DelayMs=-1";
+    let found = ensemble(&format!("{THREE}{settings}"), &[("d/myid", "1")]);
+    assert_eq!((found.observer_master_port, found.observer_delays_ms), (Some(2191), (70, 0)));
 }
 
 #[test]

@@ -48,7 +48,8 @@ const SEGMENT_BYTES: (i64, i64) = (1 << 20, 4 << 30);
 const TICKS_MAX: i64 = 1 << 20;
 
 const ENSEMBLE: &str = "it tunes how Apache serves an ensemble, and there is nothing like it here";
-const NO_OBSERVER_MASTER: &str = "followers serve no observers yet; remove it, and observers connect to the leader";
+const OBSERVERS_CACHE: &str =
+    "observers get the newest transactions from what is kept for all learners, or else a snapshot";
 const MULTI_ADDRESS: &str = "the addresses of a server are tried one after the other";
 const ADMIN_TLS: &str = "the AdminServer speaks no TLS";
 const ADMIN_SNAPSHOTS: &str = "the AdminServer takes no snapshots and restores none";
@@ -91,7 +92,7 @@ pub(super) static KEYS: &[Key] = &[
     refused("secureClientPort", Port, "", NO_TLS),
     refused("secureClientPortAddress", Text, "", NO_TLS),
     honoured("clientPortListenBacklog", int(-1, MAX_INT, "connections; -1: the system's"), "-1"),
-    refused("observerMasterPort", Port, "0", NO_OBSERVER_MASTER),
+    in_ensemble("observerMasterPort", Port, "0"),
     honoured("tickTime", int(1, TICK_MS_MAX, "ms"), "3000"),
     honoured("initLimit", int(1, TICKS_MAX, "ticks"), ""),
     honoured("syncLimit", int(1, TICKS_MAX, "ticks"), ""),
@@ -231,9 +232,9 @@ pub(super) static KEYS: &[Key] = &[
     in_ensemble("fastleader.minNotificationInterval", int(1, MAX_INT, "ms"), "200"),
     in_ensemble("fastleader.maxNotificationInterval", int(1, MAX_INT, "ms"), "60000"),
     no_effect("observer.syncEnabled", Bool, "true", ENSEMBLE),
-    no_effect("observer.reconnectDelayMs", any_long("ms"), "0", ENSEMBLE),
-    no_effect("observer.election.DelayMs", any_long("ms"), "200", ENSEMBLE),
-    no_effect("observerMaster.sizeLimit", any_int("bytes"), "33554432", ENSEMBLE),
+    in_ensemble("observer.reconnectDelayMs", any_int("ms; 0 and less: none"), "0"),
+    in_ensemble("observer.election.DelayMs", any_int("ms; 0 and less: none"), "200"),
+    no_effect("observerMaster.sizeLimit", any_int("bytes"), "33554432", OBSERVERS_CACHE),
     no_effect("tcpKeepAlive", Bool, "false", "connections between servers are always kept alive, so that dead ones are found"),
     no_effect("clientTcpKeepAlive", Bool, "false", "dead clients are found by their session timeout"),
     no_effect("leaderConnectDelayDuringRetryMs", any_int("ms"), "100", ENSEMBLE),

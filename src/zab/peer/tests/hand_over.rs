@@ -171,5 +171,5 @@ fn a_server_without_a_role_stops_at_once_and_joins_nobody() {
     c.deliver_all();
     assert!(has_left(&c, 3));
     c.event(3, Event::Elected(ServerId(3), BTreeSet::from([ServerId(3)])));
-    assert!(!c.servers[&3].listening);
+    assert!(c.servers[&3].listening.is_none());
 }

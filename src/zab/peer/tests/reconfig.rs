@@ -39,7 +39,14 @@ impl Cluster {
     }
 
     /// Asks for other members as the super user, and lets everything happen.
-    fn reconfigure(&mut self, at: i64, session: SessionId, xid: i32, joining: &str, leaving: &str) -> Option<Outcome> {
+    pub(super) fn reconfigure(
+        &mut self,
+        at: i64,
+        session: SessionId,
+        xid: i32,
+        joining: &str,
+        leaving: &str,
+    ) -> Option<Outcome> {
         self.ask_to_reconfigure(at, session, xid, joining, leaving);
         self.deliver_all();
         self.reply(at, xid)
