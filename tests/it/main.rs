@@ -18,6 +18,7 @@ mod reconfig;
 mod scale;
 mod scripts;
 mod sessions;
+mod seven;
 mod shell;
 mod stalls;
 mod support;
