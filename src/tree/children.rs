@@ -1,6 +1,6 @@
 //! A znode's children: a persistent map from name to znode.
 //!
-//! It is a B+ tree ordered by a hash of the name. Clones share their nodes; a change copies the nodes
+//! It is a B+ tree ordered by a hash of the name that keeps the numbers of a sequence together. Clones share their nodes; a change copies the nodes
 //! on its way that others can still see (`Arc::make_mut`), and changes the rest in place. So a version of the
 //! whole tree costs one clone to keep, readers never wait for the writer, and a writer that nobody watches
 //! pays for no copies.
@@ -21,6 +21,10 @@ use super::node::Znode;
 const LEAF_MAX: usize = 8;
 /// Most subtrees of an inner node.
 const INNER_MAX: usize = 32;
+/// Names that differ in a number at their end and share `number / RUN` are neighbours: a power of two.
+const RUN: u32 = 256;
+/// Digits at the end of a name that are a number; those before them are a part of what it numbers.
+const DIGITS_MAX: usize = 9;
 /// A leaf or inner node that falls below this part of its maximum is merged with a neighbour if both fit.
 const MERGE_BELOW: usize = 3;
 
@@ -71,10 +75,21 @@ impl Children {
 
     /// The place of a name among its siblings. The key is fixed: the order of children is part of
     /// what must be the same in every run.
+    ///
+    /// Numbered names, as sequential znodes have them, come one after the other, and so they lie: what one version adds is
+    /// then in few leaves, and each of those is copied once.
     pub(super) fn hash(name: &[u8]) -> u32 {
+        let digits = name.iter().rev().take(DIGITS_MAX).take_while(|byte| byte.is_ascii_digit()).count();
+        let (stem, number) = name.split_at(name.len() - digits);
+        let number = number.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
         let mut hasher = SipHasher13::new();
-        hasher.write(name);
-        hasher.finish() as u32
+        hasher.write(stem);
+        if digits == 0 {
+            return hasher.finish() as u32;
+        }
+        hasher.write_u8(digits as u8);
+        hasher.write_u32(number / RUN);
+        (hasher.finish() as u32 & !(RUN - 1)) | (number % RUN)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -315,6 +330,9 @@ impl Node {
                 let Err(at) = find(znodes, znode.name_hash, znode.name()) else {
                     panic!("a child of that name is there already");
                 };
+                if znodes.len() >= LEAF_MAX && goes_on(znodes, at, znode.name_hash) {
+                    return Some(split_behind_run(znodes, at, znode));
+                }
                 if znodes.len() == znodes.capacity() {
                     znodes.reserve_exact(2);
                 }
@@ -357,6 +375,26 @@ impl Node {
             }
         }
     }
+}
+
+/// Whether a znode of this hash, put at `at`, is the next of a run and the last of it in this leaf.
+fn goes_on(znodes: &[Znode], at: usize, hash: u32) -> bool {
+    let follows = |before: &Znode| before.name_hash.checked_add(1) == Some(hash);
+    at.checked_sub(1).is_some_and(|before| follows(&znodes[before]))
+        && znodes.get(at).is_none_or(|behind| behind.name_hash != hash)
+}
+
+/// Adds a znode that goes on with a run to a full leaf: the run leaves full leaves behind it, and what is not of it behind.
+/// Returns the right part and its lowest hash.
+fn split_behind_run(znodes: &mut Vec<Znode>, at: usize, znode: Znode) -> (u32, Arc<Node>) {
+    let mut right = znodes.split_off(at);
+    if right.is_empty() {
+        right.push(znode)
+    } else {
+        znodes.push(znode)
+    }
+    znodes.shrink_to_fit();
+    (right[0].name_hash, Arc::new(Node::Leaf(right)))
 }
 
 /// Splits an overfull leaf near its middle, where two neighbours' hashes differ.
@@ -451,20 +489,30 @@ mod tests {
         }
     }
 
+    /// Names of all kinds: numbered with and without zeros, by nothing but a number, and not numbered.
+    fn named(key: u16) -> String {
+        match key % 4 {
+            0 => format!("n{key}"),
+            1 => format!("n{key:010}"),
+            2 => key.to_string(),
+            _ => format!("{key}n"),
+        }
+    }
+
     proptest! {
         #[test]
         fn behaves_like_a_map_and_leaves_older_versions_alone(
             built in prop::collection::btree_set(0u16..2000, 0..1500),
             ops in prop::collection::vec((0u8..3, 0u16..400, 0i32..1000), 1..1500)
         ) {
-            let znodes = built.iter().map(|key| znode(&format!("n{key}"), 0)).collect();
+            let znodes = built.iter().map(|&key| znode(&named(key), 0)).collect();
             let mut children = Children::build(znodes).unwrap();
-            let mut model: BTreeMap<_, _> = built.iter().map(|key| (format!("n{key}"), 0)).collect();
+            let mut model: BTreeMap<_, _> = built.iter().map(|&key| (named(key), 0)).collect();
             check_shape(&children);
             prop_assert_eq!(children.len(), model.len());
             let mut kept: Vec<(Children, BTreeMap<String, i32>)> = Vec::new();
             for (i, (op, key, value)) in ops.into_iter().enumerate() {
-                let name = format!("n{key}");
+                let name = named(key);
                 match op {
                     0 => {
                         if children.get(name.as_bytes()).is_none() {
@@ -505,6 +553,33 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn leaves(children: &Children) -> Vec<*const Node> {
+        fn walk(node: &Arc<Node>, found: &mut Vec<*const Node>) {
+            match &**node {
+                Node::Leaf(_) => found.push(Arc::as_ptr(node)),
+                Node::Inner(inner) => inner.subs.iter().for_each(|sub| walk(sub, found)),
+            }
+        }
+        let mut found = Vec::new();
+        children.root.iter().for_each(|root| walk(root, &mut found));
+        found
+    }
+
+    #[test]
+    fn what_a_sequence_adds_is_in_few_and_full_leaves() {
+        let mut numbered = Children::EMPTY;
+        (0..10_000).for_each(|number| numbered.insert(znode(&format!("lock-{number:010}"), 0)));
+        check_shape(&numbered);
+        let before = leaves(&numbered);
+        assert!(before.len() <= 10_000 / LEAF_MAX + 10_000 / RUN as usize + 1, "{} leaves", before.len());
+        let version = numbered.clone();
+        (10_000..10_100).for_each(|number| numbered.insert(znode(&format!("lock-{number:010}"), 0)));
+        let after = leaves(&numbered);
+        let changed = after.iter().filter(|leaf| !before.contains(leaf)).count();
+        assert!(changed <= 100 / LEAF_MAX + 3, "{changed} leaves for 100 znodes");
+        assert_eq!(leaves(&version), before);
     }
 
     #[test]
