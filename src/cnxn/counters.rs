@@ -118,6 +118,10 @@ pub struct Counters {
     pub throttled: u64,
     /// Large requests that were not let in.
     pub large_rejected: u64,
+    /// Connections that were closed because the server serves nobody.
+    pub closed_unserved: u64,
+    /// Connections that were closed because a request waited for longer than their session timeout.
+    pub stale_dropped: u64,
 }
 
 impl Counters {
@@ -157,6 +161,8 @@ impl Counters {
         self.throttle_waits += other.throttle_waits;
         self.throttled += other.throttled;
         self.large_rejected += other.large_rejected;
+        self.closed_unserved += other.closed_unserved;
+        self.stale_dropped += other.stale_dropped;
     }
 }
 

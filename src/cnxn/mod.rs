@@ -246,8 +246,13 @@ impl Cnxns {
         self.role = None;
         let ids: Vec<CnxnId> = self.slots.iter().flatten().map(|cnxn| cnxn.id).collect();
         for id in ids {
-            self.close(id, CloseReason::NotServing);
+            self.close_unserved(id);
         }
+    }
+
+    fn close_unserved(&mut self, id: CnxnId) {
+        self.counters.closed_unserved += 1;
+        self.close(id, CloseReason::NotServing);
     }
 
     /// What the server is, if it serves.
@@ -730,7 +735,7 @@ impl Cnxns {
 
     fn shake_hands(&mut self, id: CnxnId, frame: &[u8]) {
         if self.role.is_none() {
-            return self.close(id, CloseReason::NotServing);
+            return self.close_unserved(id);
         }
         let (newest, read_only) = (self.tree.zxid(), self.read_only);
         let (min, max) = (self.settings.timeout_min_ms, self.settings.timeout_max_ms);
@@ -854,6 +859,7 @@ impl Cnxns {
         let (Some(since), Phase::Established { timeout_ms, .. }) = (cnxn.throttled, cnxn.phase) else { return false };
         let waited_ms = now.since_ms(since);
         if stale_dropped && waited_ms > timeout_ms.max(0) as u64 {
+            self.counters.stale_dropped += 1;
             self.close(id, CloseReason::Stale);
             return true;
         }

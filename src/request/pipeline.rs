@@ -23,6 +23,7 @@ use bytes::Bytes;
 use super::containers::{self, ContainerManager};
 use super::local::{self, Admission, LocalSessions};
 use super::prepare::{self, Rules};
+use super::quota_log::QuotaLog;
 use super::throttle::{self, ConnectionThrottle};
 use crate::proto::ErrorCode;
 use crate::proto::client::{AclList, Id, Password};
@@ -232,6 +233,7 @@ pub struct Pipeline {
     answers: Vec<Answer>,
     containers: ContainerManager,
     throttle: ConnectionThrottle,
+    quota_log: QuotaLog,
     /// Digests of the tree as they were after some transactions, oldest first, at most [`DIGESTS_MAX`].
     digest_log: VecDeque<(Zxid, u64)>,
     /// Answers that hold only once what was accepted before is committed, and the write that was the newest then: to a
@@ -323,6 +325,7 @@ impl Pipeline {
             answers: Vec::new(),
             containers: ContainerManager::new(containers, now),
             throttle: ConnectionThrottle::new(throttle::Settings::default(), now, 0),
+            quota_log: QuotaLog::default(),
             digest_log: VecDeque::new(),
             spare_commits: Vec::new(),
         }
@@ -599,6 +602,7 @@ impl Pipeline {
                 self.propose(header, Txn::CreateSession { timeout_ms }, None, None, opened);
             }
         }
+        let mut exceeded = Vec::new();
         match op {
             WriteOp::CloseSession if self.is_local(session) => {
                 self.local.as_mut().expect("it has this session").close(session);
@@ -609,17 +613,21 @@ impl Pipeline {
             WriteOp::Multi(parts) => {
                 let header = self.next_header(session, xid, wall);
                 let rules = self.rules;
-                let (txn, applied) =
-                    self.head.apply_multi(&header, &parts, |head, part| prepare::prepare(head, part, &ids, &rules));
+                let (txn, applied) = self.head.apply_multi(&header, &parts, |head, part| {
+                    prepare::prepare(head, part, &ids, &rules, &mut exceeded)
+                });
                 self.accept(header, &txn, applied, to, before, SessionChange::None);
             }
-            op => match prepare::prepare(&self.head, &op, &ids, &self.rules) {
+            op => match prepare::prepare(&self.head, &op, &ids, &self.rules, &mut exceeded) {
                 Ok(txn) => {
                     let header = self.next_header(session, xid, wall);
                     self.propose(header, txn, to, before, SessionChange::None);
                 }
                 Err(code) => self.refuse(session, xid, wall, to, before, code),
             },
+        }
+        for line in exceeded.iter().filter_map(|exceeded| self.quota_log.line(now, exceeded)) {
+            tracing::warn!("{line}");
         }
     }
 

@@ -12,6 +12,7 @@ use crate::proto::ErrorCode;
 use crate::proto::client::{Acl, AclList, Id, perms};
 use crate::proto::op::{CreateMode, OpCode, WriteOp};
 use crate::proto::txn::{CreateKind, Txn};
+use crate::tree::quota::Exceeded;
 use crate::tree::{self, DataTree, ExtendedTypes, Owner, Znode, acl, path};
 
 /// Settings that validation depends on.
@@ -21,7 +22,7 @@ pub struct Rules {
     pub skip_acl: bool,
     /// Whether `digest` ACLs and auth packets are known (`DigestAuthenticationProvider.enabled`).
     pub digest_scheme: bool,
-    /// `enforceQuota`: hard limits of quotas are kept.
+    /// `enforceQuota`: hard limits of quotas are kept, and it is told when one is exceeded, or a soft one.
     pub enforce_quota: bool,
     /// `reconfigEnabled`: a reconfiguration is refused for another reason.
     pub reconfig: bool,
@@ -39,21 +40,40 @@ impl Rules {
         path: &str,
         before: Option<usize>,
         data: Option<&Bytes>,
+        exceeded: &mut Vec<Exceeded>,
     ) -> Result<(), ErrorCode> {
-        if self.enforce_quota { head.check_quota(path, before, data.map_or(0, Bytes::len)) } else { Ok(()) }
+        if !self.enforce_quota {
+            return Ok(());
+        }
+        for limit in head.exceeded_quotas(path, before, data.map_or(0, Bytes::len)) {
+            let hard = limit.hard;
+            exceeded.push(limit);
+            if hard {
+                return Err(ErrorCode::QuotaExceeded);
+            }
+        }
+        Ok(())
     }
 }
 
 /// Turns one write into its transaction. Multis are taken apart by the caller, closes are its own.
 ///
+/// `exceeded` takes the limits of quotas that the write goes beyond, hard and soft.
+///
 /// Panics on `Multi`, `GetEphemerals` and `CloseSession`.
-pub fn prepare(head: &DataTree, op: &WriteOp, ids: &[Id], rules: &Rules) -> Result<Txn, ErrorCode> {
+pub fn prepare(
+    head: &DataTree,
+    op: &WriteOp,
+    ids: &[Id],
+    rules: &Rules,
+    exceeded: &mut Vec<Exceeded>,
+) -> Result<Txn, ErrorCode> {
     match op {
         WriteOp::Create { op, path, data, acl, flags, ttl_ms } => {
             let mode = CreateMode::from_wire(*flags).ok_or(ErrorCode::BadArguments)?;
             check_ttl(head.extended_types(), mode, *ttl_ms)?;
             let (path, acl, parent) = prepare_create(head, path, acl.as_ref(), mode, ids, rules)?;
-            rules.check_quota(head, &path, None, data.as_ref())?;
+            rules.check_quota(head, &path, None, data.as_ref(), exceeded)?;
             if *op == OpCode::CreateTtl && !mode.is_ttl() {
                 // A znode whose owner says nothing of a time that has to be there. All checks pass it, and Apache's
                 // server ends.
@@ -87,7 +107,7 @@ pub fn prepare(head: &DataTree, op: &WriteOp, ids: &[Id], rules: &Rules) -> Resu
         WriteOp::SetData { path, data, version } => {
             let node = valid_node(head, path)?;
             rules.check_acl(node, perms::WRITE, ids)?;
-            rules.check_quota(head, path, Some(node.data_len()), data.as_ref())?;
+            rules.check_quota(head, path, Some(node.data_len()), data.as_ref(), exceeded)?;
             let version = check_version(*version, node.meta().version)?;
             Ok(Txn::SetData { path: Arc::clone(path), data: data.clone(), version })
         }

@@ -63,6 +63,8 @@ pub struct Replica {
     syncs: VecDeque<CnxnId>,
     /// Sessions heard of since the leader last asked.
     touched: BTreeMap<SessionId, i32>,
+    /// Since they were last taken.
+    digest_mismatches: u64,
     commits: Vec<Committed>,
     answers: Vec<Answer>,
     forwards: Vec<Forward>,
@@ -101,6 +103,7 @@ impl Replica {
             revalidating: BTreeMap::new(),
             syncs: VecDeque::new(),
             touched: BTreeMap::new(),
+            digest_mismatches: 0,
             commits: Vec::new(),
             answers: Vec::new(),
             forwards: Vec::new(),
@@ -281,7 +284,14 @@ impl Replica {
             self.answer_own(header.session);
         }
         let found = self.data_tree.tree().digest();
-        digest.filter(|logged| self.digests && *logged != found).map(|logged| (logged, found))
+        let mismatch = digest.filter(|logged| self.digests && *logged != found).map(|logged| (logged, found));
+        self.digest_mismatches += u64::from(mismatch.is_some());
+        mismatch
+    }
+
+    /// How often since the last call the tree had another digest than the leader's.
+    pub fn take_digest_mismatches(&mut self) -> u64 {
+        std::mem::take(&mut self.digest_mismatches)
     }
 
     /// What was committed since the last call, and the tree that shows it.

@@ -162,7 +162,7 @@ impl Shared {
                 sessions: pipeline.map_or(head.sessions().len(), |pipeline| pipeline.sessions().len()),
                 ephemerals: head.ephemerals().iter().map(paths).collect(),
                 digests: pipeline.into_iter().flat_map(Pipeline::digest_log).collect(),
-                drop_chance: pipeline.map_or(0.0, Pipeline::drop_chance),
+                drop_chance: peer.map(Peer::drop_chance).or(pipeline.map(Pipeline::drop_chance)).unwrap_or(0.0),
                 status: peer.and_then(|peer| peer.status(now)),
                 membership: peer.map(|peer| Arc::clone(peer.view().current())),
             };

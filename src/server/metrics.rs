@@ -15,6 +15,9 @@ pub struct LogMetrics {
     bytes: AtomicU64,
     commits: AtomicU64,
     slow: AtomicU64,
+    snapshot_errors: AtomicU64,
+    snapshot_ms: Mutex<Summary>,
+    txns_per_flush: Mutex<Summary>,
     latency_us: Mutex<Histogram<u64>>,
     wait_us: Mutex<Histogram<u64>>,
     /// The thread of the ordering shard; 0 before it runs.
@@ -34,6 +37,12 @@ pub struct LogReading {
     pub commits: u64,
     /// Flush latency in ms.
     pub fsync_ms: Summary,
+    /// Transactions that a flush made durable.
+    pub txns_per_flush: Summary,
+    /// How long writing a snapshot took, in ms.
+    pub snapshot_ms: Summary,
+    /// Snapshots that could not be written.
+    pub snapshot_errors: u64,
     /// Flush latency.
     pub flush: Spread,
     /// Flushes that took no longer than each of [`BUCKETS_US`].
@@ -69,6 +78,9 @@ impl Default for LogMetrics {
             bytes: AtomicU64::default(),
             commits: AtomicU64::default(),
             slow: AtomicU64::default(),
+            snapshot_errors: AtomicU64::default(),
+            snapshot_ms: Mutex::default(),
+            txns_per_flush: Mutex::default(),
             latency_us: histogram(),
             wait_us: histogram(),
             thread: AtomicI32::default(),
@@ -93,6 +105,17 @@ impl LogMetrics {
         self.records.fetch_add(records.into(), Relaxed);
         self.bytes.fetch_add(bytes, Relaxed);
         record(&self.latency_us, took);
+        add(&self.txns_per_flush, records.into());
+    }
+
+    /// A snapshot was written.
+    pub fn snapshot_written(&self, took: Duration) {
+        add(&self.snapshot_ms, took.as_millis() as u64);
+    }
+
+    /// A snapshot could not be written.
+    pub fn snapshot_failed(&self) {
+        self.snapshot_errors.fetch_add(1, Relaxed);
     }
 
     /// Flushes since the start.
@@ -126,6 +149,9 @@ impl LogMetrics {
             bytes: self.bytes.load(Relaxed),
             commits: self.commits.load(Relaxed),
             fsync_ms: latency.as_ref().filter(|histogram| !histogram.is_empty()).map_or(Summary::default(), in_ms),
+            txns_per_flush: read(&self.txns_per_flush),
+            snapshot_ms: read(&self.snapshot_ms),
+            snapshot_errors: self.snapshot_errors.load(Relaxed),
             flush: latency.as_ref().map_or(Spread::default(), Spread::of),
             flushes_within: BUCKETS_US.map(within),
             wait: wait.as_ref().map_or(Spread::default(), Spread::of),
@@ -146,6 +172,16 @@ fn record(histogram: &Mutex<Histogram<u64>>, time: Duration) {
     if let Ok(mut histogram) = histogram.lock() {
         histogram.saturating_record((time.as_micros() as u64).clamp(1, LATENCY_MAX_US));
     }
+}
+
+fn add(summary: &Mutex<Summary>, value: u64) {
+    if let Ok(mut summary) = summary.lock() {
+        summary.add(value);
+    }
+}
+
+fn read(summary: &Mutex<Summary>) -> Summary {
+    summary.lock().map_or(Summary::default(), |summary| *summary)
 }
 
 /// Page faults of a thread of this process for which something had to be read from a disk.

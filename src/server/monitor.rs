@@ -1,7 +1,6 @@
 //! `mntr`: every figure that Apache's server has, under its name, and those of this server's own.
 //!
-//! A figure of something that a standalone server of this kind does not have (the stages of Apache's pipeline, learners,
-//! caches, TLS) is 0, as it is in an Apache server that has not used it; monitoring looks for the names.
+//! A figure of something that a server of this kind does not have (the stages of Apache's pipeline, caches, TLS) is 0, as it is in an Apache server that has not used it; monitoring looks for the names.
 //! Source: `ZooKeeperServer.registerMetrics`, `ServerMetrics`.
 
 use std::fmt::{Display, Write as _};
@@ -11,7 +10,7 @@ use serde_json::Map;
 use super::metrics::{BUCKETS_US, LogReading, Spread};
 use crate::cnxn::{Counters, Latency, Summary};
 use crate::zab::effect::Mode;
-use crate::zab::peer::status::Status;
+use crate::zab::peer::status::{Counts, Status};
 
 /// What the figures are made of.
 pub struct Figures<'a> {
@@ -54,30 +53,21 @@ pub struct Figures<'a> {
 }
 
 /// Counters of what is not here.
-const ABSENT_COUNTERS: [&str; 43] = [
+const ABSENT_COUNTERS: [&str; 30] = [
     "add_dead_watcher_stall_time",
-    "cnxn_closed_without_zk_server_running",
-    "commit_count",
     "connection_drop_count",
     "dead_watchers_cleared",
     "dead_watchers_queued",
-    "diff_count",
-    "digest_mismatches_count",
     "ensemble_auth_fail",
     "ensemble_auth_skip",
     "ensemble_auth_success",
     "insecure_admin_count",
-    "learner_commit_received_count",
-    "learner_proposal_received_count",
-    "looking_count",
     "non_mtls_local_conn_count",
     "non_mtls_remote_conn_count",
     "outstanding_changes_queued",
     "outstanding_changes_removed",
     "outstanding_tls_handshake",
     "prep_processor_request_queued",
-    "proposal_count",
-    "quit_leading_due_to_disloyal_voter",
     "request_commit_queued",
     "requests_not_forwarded_to_commit_processor",
     "response_packet_cache_hits",
@@ -86,14 +76,10 @@ const ABSENT_COUNTERS: [&str; 43] = [
     "response_packet_get_children_cache_misses",
     "restore_error_count",
     "restore_rate_limited_count",
-    "revalidate_count",
     "skip_learner_request_to_next_processor_count",
-    "snap_count",
-    "snapshot_error_count",
     "snapshot_rate_limited_count",
     "stale_replies",
     "stale_requests",
-    "stale_requests_dropped",
     "stale_sessions_expired",
     "sync_processor_request_queued",
     "tls_handshake_exceeded",
@@ -101,7 +87,7 @@ const ABSENT_COUNTERS: [&str; 43] = [
 ];
 
 /// Summaries of what is not here.
-const ABSENT_SUMMARIES: [&str; 37] = [
+const ABSENT_SUMMARIES: [&str; 35] = [
     "commit_commit_proc_req_queued",
     "commit_process_time",
     "concurrent_request_processing_in_commit_processor",
@@ -126,13 +112,11 @@ const ABSENT_SUMMARIES: [&str; 37] = [
     "requests_in_session_queue",
     "restore_time",
     "session_queues_drained",
-    "snapshottime",
     "socket_closing_time",
     "startup_snap_load_time",
     "startup_txns_load_time",
     "startup_txns_loaded",
     "sync_process_time",
-    "sync_processor_batch_size",
     "sync_processor_queue_size",
     "time_waiting_empty_pool_in_commit_processor_read_ms",
     "unavailable_time",
@@ -261,6 +245,24 @@ fn tell_of_ensemble(status: &Status, sink: &mut impl Sink) {
     }
 }
 
+/// What happens in an ensemble; on a standalone server nothing does.
+fn tell_counts(counts: Counts, sink: &mut impl Sink) {
+    for (name, count) in [
+        ("proposal_count", counts.proposals),
+        ("commit_count", counts.commits),
+        ("learner_proposal_received_count", counts.received_proposals),
+        ("learner_commit_received_count", counts.received_commits),
+        ("looking_count", counts.lookings),
+        ("snap_count", counts.snapshots),
+        ("diff_count", counts.diffs),
+        ("revalidate_count", counts.revalidations),
+        ("digest_mismatches_count", counts.digest_mismatches),
+        ("quit_leading_due_to_disloyal_voter", counts.disloyal_voters),
+    ] {
+        sink.counter(name, count);
+    }
+}
+
 impl Figures<'_> {
     /// One line a figure: its name, a tab, its value.
     pub fn text(&self) -> String {
@@ -326,12 +328,18 @@ impl Figures<'_> {
         sink.counter("sessionless_connections_expired", c.sessionless_expired);
         sink.counter("unrecoverable_error_count", 0);
         sink.counter("watch_bytes", 0);
+        sink.counter("cnxn_closed_without_zk_server_running", c.closed_unserved);
+        sink.counter("stale_requests_dropped", c.stale_dropped);
+        sink.counter("snapshot_error_count", self.log.snapshot_errors);
+        tell_counts(self.status.map(|status| status.counts).unwrap_or_default(), sink);
         ABSENT_COUNTERS.iter().for_each(|name| sink.counter(name, 0));
         sink.summary("node_created_watch_count", &c.created_watches);
         sink.summary("node_deleted_watch_count", &c.deleted_watches);
         sink.summary("node_changed_watch_count", &c.changed_watches);
         sink.summary("node_children_watch_count", &c.children_watches);
         sink.summary("fsynctime", &self.log.fsync_ms);
+        sink.summary("sync_processor_batch_size", &self.log.txns_per_flush);
+        sink.summary("snapshottime", &self.log.snapshot_ms);
         ABSENT_SUMMARIES.iter().for_each(|name| sink.summary(name, &Summary::default()));
         sink.latency("readlatency", &c.reads);
         sink.latency("updatelatency", &c.writes);

@@ -637,6 +637,7 @@ impl Ordering {
                     grace_ms,
                     local_sessions: ensemble.local_sessions,
                     read_only_after_ms: ensemble.read_only.then(|| tick_ms.max(READ_ONLY_AFTER_MS)),
+                    throttle: config.connection_throttle,
                 };
                 let history = history.expect("it is kept for an ensemble");
                 let view = ensemble.view.clone();

@@ -3,12 +3,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::fs;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use glommio::sync::Semaphore;
 
@@ -16,10 +15,10 @@ use super::blocking;
 use super::broadcast::Broadcast;
 use crate::server::config::Config;
 use crate::server::metrics::LogMetrics;
-use crate::storage::apache_log;
 use crate::storage::compression::Compression;
 use crate::storage::error::StorageError;
 use crate::storage::log::Filled;
+use crate::storage::purge;
 use crate::storage::replace;
 use crate::storage::segments;
 use crate::storage::snapshot;
@@ -151,6 +150,7 @@ impl Upkeep {
                 continue;
             }
             if let Err(error) = self.snapshot(source).await {
+                self.broadcast.metrics().snapshot_failed();
                 tracing::error!(
                     "The snapshot at {last} failed: {error}. The log is kept; the next attempt is at the next snapshot"
                 );
@@ -219,8 +219,10 @@ impl Upkeep {
         let dir = self.snapshot_dir.clone();
         let metrics = Arc::clone(self.broadcast.metrics());
         let compression = self.compression;
+        let begin = Instant::now();
         let written =
             blocking(move || snapshot::write_as(&dir, &source, compression, leave_disk_to_flushes(&metrics))).await?;
+        self.broadcast.metrics().snapshot_written(begin.elapsed());
         self.newest_snapshot.set(Some(written.zxid));
         let dir = self.snapshot_dir.clone();
         let kept = blocking(move || snapshot::list(&dir)).await?;
@@ -311,15 +313,11 @@ impl Upkeep {
 /// again by themselves.
 fn purge_once(snapshot_dir: &Path, log_dir: &Path, keep: usize) -> Result<(), StorageError> {
     tracing::info!("Purge task started.");
-    if let Some(purge) = snapshot::purge(snapshot_dir, keep)? {
-        let logs = apache_log::older_than(log_dir, purge.oldest_kept)?;
-        for path in purge.files.into_iter().chain(logs) {
-            tracing::info!("Removing file: {}", path.display());
-            fs::remove_file(&path).map_err(StorageError::io("remove", &path))?;
-        }
-        segments::sync_dir(snapshot_dir)?;
-        segments::sync_dir(log_dir)?;
+    let found = purge::superfluous(snapshot_dir, log_dir, keep, purge::By::Server)?;
+    for path in &found.files {
+        tracing::info!("Removing file: {}", path.display());
     }
+    purge::remove(&found.files)?;
     tracing::info!("Purge task completed.");
     Ok(())
 }

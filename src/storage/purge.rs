@@ -1,4 +1,4 @@
-//! What may go from a data directory, offline: everything that no start needs which begins with one of the newest snapshots.
+//! What may go from a data directory: everything that no start needs which begins with one of the newest snapshots.
 //!
 //! Source: `PurgeTxnLog.java`.
 
@@ -23,22 +23,30 @@ pub struct Superfluous {
     pub damaged: Vec<String>,
 }
 
-/// What may go if the newest `keep` snapshots stay that are whole, with all logs that go on from them. Each of them is read
-/// to its end. The native log is left out if a server runs, which uses its segments again by itself.
+/// Who purges.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum By {
+    /// Somebody at a command line: snapshots count that are whole, which is found out by reading them.
+    Command {
+        /// The native log is left to it.
+        server_runs: bool,
+    },
+    /// The server, now and then: snapshots count that look whole, for it has written them, and clients need the disk. Its log
+    /// segments it uses again by itself.
+    Server,
+}
+
+/// What may go if the newest `keep` snapshots stay that count, at least one, with all logs that go on from them.
 ///
 /// Errors with `Io`.
-pub fn superfluous(
-    snapshot_dir: &Path,
-    log_dir: &Path,
-    keep: usize,
-    server_runs: bool,
-) -> Result<Superfluous, StorageError> {
+pub fn superfluous(snapshot_dir: &Path, log_dir: &Path, keep: usize, by: By) -> Result<Superfluous, StorageError> {
     let mut found = Superfluous::default();
     let mut whole = 0;
     let mut candidates = snapshot::list(snapshot_dir)?.into_iter();
-    while whole < keep {
+    while whole < keep.max(1) {
         let Some(file) = candidates.next() else { break };
-        match read_all(&file.path) {
+        let read = if by == By::Server { Ok(()) } else { read_all(&file.path) };
+        match read {
             Ok(()) => {
                 whole += 1;
                 found.oldest_kept = Some(file.zxid);
@@ -49,7 +57,7 @@ pub fn superfluous(
     }
     let Some(oldest) = found.oldest_kept else { return Ok(found) };
     found.files = apache_log::older_than(log_dir, oldest)?;
-    if !server_runs {
+    if by == (By::Command { server_runs: false }) {
         let covered = segments::covered_by(log_dir, oldest)?;
         found.files.extend(covered.into_iter().map(|segment| segments::path(log_dir, segment.sequence)));
     }
@@ -121,6 +129,8 @@ mod tests {
         dir
     }
 
+    const OFFLINE: By = By::Command { server_runs: false };
+
     /// The names of what may go.
     fn names(found: &Superfluous) -> Vec<String> {
         found.files.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
@@ -131,7 +141,7 @@ mod tests {
         let dir = directory("purge-same", &[50, 100, 150, 200, 250]);
         let znodes = recover(dir.path(), dir.path(), &Options::default()).unwrap().data_tree.tree().node_count();
         let segments_before = segments::list(dir.path()).unwrap().len();
-        let found = superfluous(dir.path(), dir.path(), 3, false).unwrap();
+        let found = superfluous(dir.path(), dir.path(), 3, OFFLINE).unwrap();
         assert_eq!(found.oldest_kept, Some(Zxid(150)));
         let gone = names(&found);
         assert!(gone.ends_with(&["snapshot.64".to_owned(), "snapshot.32".to_owned()]), "{gone:?}");
@@ -157,7 +167,7 @@ mod tests {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         fs::write(&damaged, bytes).unwrap();
-        let found = superfluous(dir.path(), dir.path(), 3, true).unwrap();
+        let found = superfluous(dir.path(), dir.path(), 3, By::Command { server_runs: true }).unwrap();
         assert_eq!((found.oldest_kept, found.damaged.len()), (Some(Zxid(100)), 1));
         assert_eq!(names(&found), ["snapshot.32"]);
     }
@@ -165,8 +175,24 @@ mod tests {
     #[test]
     fn nothing_goes_where_there_is_no_snapshot_or_too_few() {
         let dir = directory("purge-few", &[100, 200]);
-        assert_eq!(names(&superfluous(dir.path(), dir.path(), 3, true).unwrap()), Vec::<String>::new());
+        assert_eq!(
+            names(&superfluous(dir.path(), dir.path(), 3, By::Command { server_runs: true }).unwrap()),
+            Vec::<String>::new()
+        );
         let dir = directory("purge-none", &[]);
-        assert_eq!(superfluous(dir.path(), dir.path(), 3, false).unwrap(), Superfluous::default());
+        assert_eq!(superfluous(dir.path(), dir.path(), 3, OFFLINE).unwrap(), Superfluous::default());
+    }
+
+    /// What does not look whole goes only when it is older than all that stays: a start may still look at it.
+    #[test]
+    fn a_server_believes_what_looks_whole_and_keeps_its_log() {
+        let dir = directory("purge-server", &[0x10, 0x11, 0x12, 0x13, 0x14]);
+        for name in ["snapshot.1", "snapshot.15", "log.1", "log.12", "log.13"] {
+            fs::write(dir.path().join(name), b"").unwrap();
+        }
+        let found = superfluous(dir.path(), dir.path(), 3, By::Server).unwrap();
+        assert_eq!((found.oldest_kept, found.damaged.len()), (Some(Zxid(0x12)), 0));
+        assert_eq!(names(&found), ["log.1", "snapshot.11", "snapshot.10", "snapshot.1"]);
+        assert_eq!(superfluous(dir.path(), dir.path(), 99, By::Server).unwrap().oldest_kept, Some(Zxid(0x10)));
     }
 }

@@ -348,24 +348,6 @@ fn remove_temps(dir: &Path) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Which snapshots are not needed any more.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Purge {
-    /// They may be removed. Nothing was.
-    pub files: Vec<PathBuf>,
-    /// The last transaction of the oldest snapshot that is kept: log records up to here may go too.
-    pub oldest_kept: Zxid,
-}
-
-/// Which snapshots go if the newest `keep` that look whole stay (`autopurge.snapRetainCount`). Those that do not
-/// look whole go only when they are older than all that stay. `None` if no snapshot looks whole.
-pub fn purge(dir: &Path, keep: usize) -> Result<Option<Purge>, StorageError> {
-    let whole = list(dir)?;
-    let Some(oldest_kept) = whole.iter().take(keep.max(1)).next_back().map(|file| file.zxid) else { return Ok(None) };
-    let older = list_by_name(dir)?.into_iter().filter(|file| file.zxid < oldest_kept);
-    Ok(Some(Purge { files: older.map(|file| file.path).collect(), oldest_kept }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -487,20 +469,5 @@ mod tests {
         }
         assert!(load_newest(dir.path(), None).unwrap().is_none());
         assert_eq!(dir.names(), others);
-    }
-
-    #[test]
-    fn purge_keeps_the_newest_and_what_may_still_be_looked_at() {
-        let dir = TempDir::new("snapshot-purge");
-        assert_eq!(purge(dir.path(), 3).unwrap(), None);
-        for znodes in [0x10, 0x11, 0x12, 0x13, 0x14] {
-            write_state(&dir, znodes);
-        }
-        fs::write(dir.path().join("snapshot.1"), b"").unwrap();
-        fs::write(dir.path().join("snapshot.15"), b"").unwrap();
-        let Purge { files, oldest_kept } = purge(dir.path(), 3).unwrap().unwrap();
-        assert_eq!(oldest_kept, Zxid(0x12));
-        assert_eq!(files, ["snapshot.11", "snapshot.10", "snapshot.1"].map(|name| dir.path().join(name)));
-        assert_eq!(purge(dir.path(), 99).unwrap().unwrap().oldest_kept, Zxid(0x10));
     }
 }

@@ -14,7 +14,7 @@ mod load;
 mod node;
 mod packed;
 pub mod path;
-mod quota;
+pub mod quota;
 mod walk;
 pub mod watch;
 
@@ -310,9 +310,14 @@ impl DataTree {
         }
     }
 
-    /// Whether a quota forbids a change (`checkQuota`); `None` for `before` is a znode that is to be created.
-    pub fn check_quota(&self, path: &str, before: Option<usize>, data_bytes: usize) -> Result<(), ErrorCode> {
-        self.quotas.check(&self.tree, path, before, data_bytes)
+    /// The limits that a change goes beyond (`checkQuota`); `None` for `before` is a znode that is to be created.
+    pub fn exceeded_quotas(
+        &self,
+        path: &str,
+        before: Option<usize>,
+        data_bytes: usize,
+    ) -> impl Iterator<Item = quota::Exceeded> {
+        self.quotas.exceeded(&self.tree, path, before, data_bytes)
     }
 
     /// The distinct ACLs in use, but for the open one.

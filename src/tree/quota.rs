@@ -1,18 +1,64 @@
-//! Quotas: the counts that the server keeps beside the limits, and whether a change would go beyond a hard one.
+//! Quotas: the counts that the server keeps beside the limits, and whether a change would go beyond one.
 //!
 //! A client puts a quota on `/a/b` by creating `/zookeeper/quota/a/b/zookeeper_limits` and
 //! `…/zookeeper_stats`. The server writes the number of znodes and bytes below `/a/b` into the latter,
-//! in place: no version, no time, no watch, no transaction. Limits are soft (`count`, `bytes`), which nothing enforces,
+//! in place: no version, no time, no watch, no transaction. Limits are soft (`count`, `bytes`), which are only told of,
 //! or hard (`countHardLimit`, `byteHardLimit`). Source: `DataTree.updateQuotaStat`, `ZooKeeperServer.checkQuota`,
 //! `StatsTrack`.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use super::{QUOTA, Tree, Znode, path};
-use crate::proto::ErrorCode;
 
 const LIMITS: &str = "zookeeper_limits";
 const STATS: &str = "zookeeper_stats";
+
+/// What a quota limits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Measure {
+    /// Znodes.
+    Count,
+    /// Bytes of data.
+    Bytes,
+}
+
+impl Measure {
+    /// The fields with the soft and the hard limit; the first is that of the counts too.
+    fn keys(self) -> (&'static str, &'static str) {
+        match self {
+            Measure::Count => ("count", "countHardLimit"),
+            Measure::Bytes => ("bytes", "byteHardLimit"),
+        }
+    }
+}
+
+/// A limit that a change goes beyond; shown in Apache's words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Exceeded {
+    /// The path that has the quota.
+    pub quota_path: String,
+    /// What there is too much of.
+    pub measure: Measure,
+    /// Whether the change is refused.
+    pub hard: bool,
+    /// What there would be.
+    pub current: i64,
+    /// What there may be.
+    pub limit: i64,
+}
+
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Exceeded { quota_path, measure, hard, current, limit } = self;
+        let (what, limited) = match measure {
+            Measure::Count => ("count", "Count"),
+            Measure::Bytes => ("bytes", "Byte"),
+        };
+        let kind = if *hard { "hard" } else { "soft" };
+        write!(f, "Quota exceeded: {quota_path} [current {what}={current}, {kind}{limited}Limit={limit}]")
+    }
+}
 
 /// The paths that have a quota.
 #[derive(Clone, Default)]
@@ -44,31 +90,36 @@ impl Quotas {
         }
     }
 
-    /// Whether a hard limit lets the znode at `changed` have `data_bytes` of data, where it had `before`, or was not
-    /// there.
-    pub(super) fn check(
+    /// The limits that the znode at `changed` would exceed with `data_bytes` of data, where it had `before`, or was not
+    /// there. Where a hard limit is set the soft one does not count.
+    pub(super) fn exceeded(
         &self,
         tree: &Tree,
         changed: &str,
         before: Option<usize>,
         data_bytes: usize,
-    ) -> Result<(), ErrorCode> {
-        let Some(quota_path) = self.above(changed) else { return Ok(()) };
-        let text = |name: &str| {
-            let node = tree.get(&format!("{QUOTA}{quota_path}/{name}"))?;
-            Some(String::from_utf8_lossy(node.data().unwrap_or_default()).into_owned())
-        };
-        let (Some(limits), Some(stats)) = (text(LIMITS), text(STATS)) else { return Ok(()) };
+    ) -> impl Iterator<Item = Exceeded> {
+        let found = self.above(changed).and_then(|quota_path| {
+            let text = |name: &str| {
+                let node = tree.get(&format!("{QUOTA}{quota_path}/{name}"))?;
+                Some(String::from_utf8_lossy(node.data().unwrap_or_default()).into_owned())
+            };
+            Some((quota_path.to_owned(), text(LIMITS)?, text(STATS)?))
+        });
         let more_bytes = data_bytes as i64 - before.unwrap_or(0) as i64;
-        for (more, limit, stat) in
-            [(i64::from(before.is_none()), "countHardLimit", "count"), (more_bytes, "byteHardLimit", "bytes")]
-        {
-            let limit = field(&limits, limit);
-            if more != 0 && limit > -1 && field(&stats, stat).saturating_add(more) > limit {
-                return Err(ErrorCode::QuotaExceeded);
-            }
-        }
-        Ok(())
+        let more = [(Measure::Count, i64::from(before.is_none())), (Measure::Bytes, more_bytes)];
+        found.into_iter().flat_map(move |(quota_path, limits, stats)| {
+            more.into_iter().filter_map(move |(measure, more)| {
+                let (key, hard_key) = measure.keys();
+                let hard = field(&limits, hard_key) > -1;
+                let limit = field(&limits, if hard { hard_key } else { key });
+                let current = field(&stats, key).saturating_add(more);
+                (more != 0 && limit > -1 && current > limit).then(|| {
+                    let quota_path = quota_path.clone();
+                    Exceeded { quota_path, measure, hard, current, limit }
+                })
+            })
+        })
     }
 
     /// The nearest path at or above `changed` that has a quota.

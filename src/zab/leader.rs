@@ -56,6 +56,8 @@ pub struct Out {
     pub asks: Vec<Ask>,
     /// Learners that get a snapshot of what is committed, at this place among the effects.
     pub snapshots: Vec<(usize, LinkId)>,
+    /// How many learners are brought up to date without one.
+    pub diffs: u64,
     /// The leader has its quorum and serves.
     pub established: bool,
     /// Configurations to be made durable, before [`Leader::config_saved`].
@@ -810,10 +812,12 @@ impl Leader {
         let mut packets = Vec::new();
         let from = match plan {
             Plan::Diff { from } => {
+                out.diffs += 1;
                 quorum::put(&mut packets, PacketKind::Diff, newest, None, &[]);
                 from
             }
             Plan::Trunc { to, from } => {
+                out.diffs += 1;
                 quorum::put(&mut packets, PacketKind::Trunc, to, None, &[]);
                 from
             }

@@ -24,6 +24,7 @@ use bytes::Bytes;
 
 use self::leaving::Leaving;
 use self::read_only::answer_read_only;
+use self::status::Counts;
 use super::effect::{Effect, Epochs, LinkId, MasterPort, Mode, Settings, Standing};
 use super::history::History;
 use super::leader::{self, Leader, Past};
@@ -40,6 +41,7 @@ use crate::request::local::{self, LocalSessions};
 use crate::request::pipeline::{Answer, Ask, CommitBatch, Orphan, Pipeline, Proposals, WriteRequest};
 use crate::request::prepare::Rules;
 use crate::request::replica::Replica;
+use crate::request::throttle::{self, ConnectionThrottle};
 use crate::session::Sessions;
 use crate::storage::snapshot_format::SnapshotSource;
 use crate::tree::{self, DataTree};
@@ -118,6 +120,8 @@ pub struct Ordering {
     pub local_sessions: Option<local::Rules>,
     /// Set if reads are served after so many ms without a leader.
     pub read_only_after_ms: Option<u64>,
+    /// How many connects of its own clients each server lets through.
+    pub throttle: throttle::Settings,
 }
 
 /// The zxid of a server that must not vote.
@@ -225,6 +229,8 @@ pub struct Peer {
     leaving: Option<Leaving>,
     /// Everything in the log is known to be committed, since the last role ended.
     all_committed: bool,
+    throttle: ConnectionThrottle,
+    counts: Counts,
     output: Output,
 }
 
@@ -265,6 +271,8 @@ impl Peer {
             successor: None,
             leaving: None,
             all_committed: false,
+            throttle: ConnectionThrottle::new(ordering.throttle, Instant::default(), settings.observing.seed),
+            counts: Counts::default(),
             output: Output::default(),
         };
         peer.look_when_settled();
@@ -366,6 +374,7 @@ impl Peer {
             Role::Leading(_) => self.pump_leading(now),
             Role::Following(following) => {
                 let Following { learner, replica, observers, .. } = following.as_mut();
+                self.counts.digest_mismatches += replica.take_digest_mismatches();
                 if learner.is_established() {
                     self.output.batches.extend(replica.take_batch());
                     let mut answers = replica.take_answers();
@@ -490,6 +499,11 @@ impl Peer {
         if self.leaving.is_some() {
             return;
         }
+        if let Ask::OpenSession { cnxn, .. } | Ask::Attach { cnxn, .. } = &ask
+            && !self.throttle.admits(now, matches!(ask, Ask::OpenSession { .. }))
+        {
+            return self.output.answers.push(Answer::Throttled(*cnxn));
+        }
         match &mut self.role {
             Role::Leading(_) => self.order(now, wall, ask),
             Role::Following(following) if following.learner.is_established() => following.replica.handle(now, ask),
@@ -608,6 +622,7 @@ impl Peer {
             && !leading.leader.has_learner(voter)
             && !self.view.contains_quorum(&leading.supporters)
         {
+            self.counts.disloyal_voters += 1;
             self.end_role(&format!("server {voter} looks for another leader"));
         }
     }
@@ -639,6 +654,7 @@ impl Peer {
     }
 
     fn on_packet(&mut self, now: Instant, wall: WallMs, link: LinkId, packet: Packet) {
+        self.counts.packet(packet.kind, self.mode());
         if matches!(self.role, Role::Leading(_)) {
             self.as_leader(now, wall, |leader, past, out| leader.received(now, link, &packet, past, out));
         } else if let Role::Following(following) = &mut self.role
@@ -750,7 +766,9 @@ impl Peer {
 
     fn after_leader(&mut self, now: Instant, wall: WallMs, out: leader::Out) {
         let Role::Leading(leading) = &mut self.role else { return };
-        let leader::Out { effects, asks, snapshots, established, view, failed } = out;
+        let leader::Out { effects, asks, snapshots, diffs, established, view, failed } = out;
+        self.counts.snapshots += snapshots.len() as u64;
+        self.counts.diffs += diffs;
         let mut snapshots = snapshots.into_iter().peekable();
         for (place, effect) in effects.into_iter().enumerate() {
             while let Some((_, link)) = snapshots.next_if(|(before, _)| *before == place) {
@@ -814,9 +832,12 @@ impl Peer {
             start = end;
             (zxid, payload)
         }));
+        self.counts.proposals += (self.output.log.len() - before) as u64;
         leader.propose(now, self.output.log[before..].iter().cloned(), &mut out);
         if let Some(zxid) = leader.commit(&mut self.history, &mut out) {
-            self.output.batches.extend(pipeline.commit(zxid));
+            let batch = pipeline.commit(zxid);
+            self.counts.commits += batch.as_ref().map_or(0, |batch| batch.commits.len() as u64);
+            self.output.batches.extend(batch);
         }
         for answer in pipeline.take_answers() {
             match answer {
@@ -952,6 +973,7 @@ impl Peer {
                     replica.commit(&logged);
                     self.history.push(logged.header.zxid, payload);
                 }
+                self.counts.digest_mismatches += replica.take_digest_mismatches();
                 replica.into_data_tree()
             }
             Role::Settling(data_tree) | Role::Looking(data_tree) | Role::Dialing(data_tree, _) => {
@@ -1004,6 +1026,7 @@ impl Peer {
                 let zxid = if self.in_doubt { NO_VOTE } else { zxid };
                 // Zxids of one epoch look alike.
                 let voted = if planted::is(Bug::VoteIgnoresLog) { Zxid(zxid.0 | 0xffff_ffff) } else { zxid };
+                self.counts.lookings += 1;
                 self.output.effects.push(match (self.appointed.take(), self.successor.take()) {
                     (Some((leader, zxid)), _) => Effect::Appoint { leader, zxid },
                     (None, Some(hand_over)) if !self.in_doubt => Effect::Succeed(hand_over, zxid),

@@ -213,3 +213,19 @@ fn local_sessions_that_may_not_become_global_have_no_ephemerals() {
         client.wire.assert_closed();
     }
 }
+
+/// As a standalone server does: each counts its own clients.
+#[test]
+fn connects_beyond_the_bucket_are_closed_by_each_server() {
+    let settings = "connection_throttle_tokens=3\nconnection_throttle_fill_time=1000000\n";
+    let ensemble = Ensemble::run(2, 1, settings);
+    for server in &ensemble.servers {
+        let mut clients: Vec<Client> = (0..3).map(|_| server.client()).collect();
+        assert_eq!(shake_hands(&server.address(), &new_session(30_000)), None);
+        let first = clients.remove(0);
+        assert!(Client::attach(&server.address(), first.session, &first.password).is_none());
+        for client in &mut clients {
+            client.assert_alive();
+        }
+    }
+}

@@ -47,6 +47,20 @@ fn observers_learn_from_followers_and_no_session_is_lost_when_theirs_dies() {
     ensemble.assert_everywhere("/kept", Some(b"1"));
     let (session, password) = (client.session, client.password);
 
+    for (index, name) in [(leader, "proposal_count"), (leader, "commit_count"), (leader, "diff_count")] {
+        assert!(figure(&ensemble.servers[index], name) > Some(0), "{name}");
+    }
+    for (index, name) in [
+        (followers[0], "learner_proposal_received_count"),
+        (followers[0], "learner_commit_received_count"),
+        (3, "learner_commit_received_count"),
+        (3, "looking_count"),
+        (3, "cnt_sync_processor_batch_size"),
+    ] {
+        assert!(figure(&ensemble.servers[index], name) > Some(0), "{name}");
+    }
+    assert_eq!(figure(&ensemble.servers[leader], "quorum_size"), Some(3));
+
     let lost = master(&ensemble, 3);
     ensemble.servers[lost].kill();
     let rest = followers[usize::from(followers[0] == lost)];

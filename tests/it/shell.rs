@@ -12,7 +12,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Dir, Port, Server, wait_for};
+use crate::ensemble::Ensemble;
+use crate::support::{Dir, Port, Server, try_ask, wait_for};
 
 /// Longest wait for a line.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -384,4 +385,23 @@ fn a_reader_that_has_enough_ends_the_shell() {
     let mut first = [0; 1];
     listing.stdout.take().expect("it is piped").read_exact(&mut first).expect("it prints");
     assert_eq!(listing.wait().expect("it is ours").code(), Some(1));
+}
+
+#[test]
+fn a_shell_that_may_read_alone_is_served_without_a_quorum() {
+    let mut ensemble = Ensemble::run(2, 0, "readonlymode.enabled=true\n");
+    let address = ensemble.servers[0].address();
+    done(&address, &["create", "/n", "data"]);
+    assert_eq!(done(&address, &["-r", "get", "/n"]), "data\n", "with a quorum it may do everything");
+    done(&address, &["-r", "set", "/n", "more"]);
+    ensemble.servers[1].kill();
+    wait_for("read-only mode", || (try_ask(&address, "isro")? == "ro").then_some(()));
+
+    let (out, err, code) = once(&address, &["-r", "get", "/n"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("ConnectedReadOnly") && out.ends_with("\nmore\n"), "{out}");
+    let (_, err, code) = once(&address, &["-r", "set", "/n", "x"]);
+    assert!(err.contains("Not a read-only call") && code == Some(1), "{err}");
+    let (_, err, code) = once(&address, &["-timeout", "1000", "get", "/n"]);
+    assert_eq!(code, Some(1), "who did not ask for it is not served: {err}");
 }

@@ -275,6 +275,34 @@ fn counts_outlast_a_restart() {
 }
 
 #[test]
+fn a_quota_that_is_exceeded_is_told_of_once() {
+    let server = Server::run("enforceQuota=true\n4lw.commands.whitelist=*\n");
+    let mut client = server.client();
+    for path in ["/soft", "/hard"] {
+        client.call(&create(path, None)).ok();
+        client.call(&create(&format!("/zookeeper/quota{path}"), None)).ok();
+        let limits: &[u8] = if path == "/soft" { b"count=3,bytes=5" } else { b"count=1,bytes=-1=;countHardLimit=2" };
+        client.call(&create(&format!("/zookeeper/quota{path}/zookeeper_limits"), Some(limits))).ok();
+        client.call(&create(&format!("/zookeeper/quota{path}/zookeeper_stats"), Some(b"count=0,bytes=0"))).ok();
+    }
+    for number in 0..5 {
+        client.call(&create(&format!("/soft/{number}"), Some(b"12"))).ok();
+        client.call(&create(&format!("/hard/{number}"), None));
+    }
+    let said = server.printed();
+    let told: Vec<&str> = said.lines().filter_map(|line| line.find("Message:").map(|at| &line[at..])).collect();
+    assert_eq!(
+        told,
+        [
+            "Message:Quota exceeded: /hard [current count=3, hardCountLimit=2]",
+            "Message:Quota exceeded: /soft [current count=4, softCountLimit=3]",
+            "Message:Quota exceeded: /soft [current bytes=6, softByteLimit=5]",
+        ],
+        "{said}"
+    );
+}
+
+#[test]
 fn hard_quotas_are_kept() {
     surface_of_apache(|place| {
         let mut client = place.client();

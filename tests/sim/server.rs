@@ -239,6 +239,7 @@ impl World {
             grace_ms: 2 * CLIENTS_TICK_US / 1000,
             local_sessions: None,
             read_only_after_ms: None,
+            throttle: ringkeeper::request::throttle::Settings::default(),
         };
         let view = self.servers[server].config.clone().unwrap_or_else(|| crate::peers::view(&self.options));
         let shards = (0..self.options.shards() as u16)

@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{Console, EXIT_FAILURE, EXIT_OK};
 use crate::storage::error::StorageError;
-use crate::storage::purge::{self, Superfluous};
+use crate::storage::purge::{self, By, Superfluous};
 
 /// Fewer snapshots are not kept.
 const COUNT_MIN: usize = 3;
@@ -102,7 +102,8 @@ fn purge_once(snapshot_dir: &Path, log_dir: &Path, keep: usize, console: &mut Co
     };
     let locks = (lock(snapshot_dir)?, (log_dir != snapshot_dir).then(|| lock(log_dir)).transpose()?);
     let server_runs = locks.0.is_none() || locks.1.as_ref().is_some_and(Option::is_none);
-    let Superfluous { files, damaged, .. } = purge::superfluous(snapshot_dir, log_dir, keep, server_runs)?;
+    let Superfluous { files, damaged, .. } =
+        purge::superfluous(snapshot_dir, log_dir, keep, By::Command { server_runs })?;
     for error in damaged {
         writeln!(console.err, "A snapshot that stays does not count: {error}")?;
     }

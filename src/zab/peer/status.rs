@@ -1,6 +1,7 @@
 //! What operators are told of a server's part in its ensemble.
 
 use super::{Instant, LeaderState, Mode, Peer, Role, ServerId};
+use crate::proto::quorum::PacketKind;
 
 /// A serving member of an ensemble. Source: `dumpMonitorValues` and `registerMetrics` of Apache's four kinds of servers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,6 +16,46 @@ pub struct Status {
     pub observers: Option<usize>,
     /// Set if it leads.
     pub leading: Option<Leadership>,
+    /// What has happened since the start.
+    pub counts: Counts,
+}
+
+/// How often something has happened since the start of the server, in whatever role.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counts {
+    /// Transactions that it proposed.
+    pub proposals: u64,
+    /// Those that it committed as the leader.
+    pub commits: u64,
+    /// Proposals that came from a leader while it served.
+    pub received_proposals: u64,
+    /// Commits that came, INFORMs among them.
+    pub received_commits: u64,
+    /// Times that it had no leader.
+    pub lookings: u64,
+    /// Learners that it brought up to date, by a snapshot.
+    pub snapshots: u64,
+    /// And without one.
+    pub diffs: u64,
+    /// Sessions that learners had it look up.
+    pub revalidations: u64,
+    /// Transactions after which its tree had not the digest that the leader's has.
+    pub digest_mismatches: u64,
+    /// Times that it gave leadership up because a voter looked for another.
+    pub disloyal_voters: u64,
+}
+
+impl Counts {
+    /// A packet has come from a leader or a learner.
+    pub(super) fn packet(&mut self, kind: PacketKind, mode: Option<Mode>) {
+        use PacketKind::*;
+        match (kind, mode) {
+            (Proposal, Some(Mode::Following)) => self.received_proposals += 1,
+            (Commit, Some(Mode::Following)) | (Inform, Some(Mode::Observing)) => self.received_commits += 1,
+            (Revalidate, Some(Mode::Leading)) => self.revalidations += 1,
+            _ => {}
+        }
+    }
 }
 
 /// What a leader knows beyond that.
@@ -35,11 +76,17 @@ pub struct Leadership {
 }
 
 impl Peer {
+    /// How likely a connect is dropped.
+    pub fn drop_chance(&self) -> f64 {
+        self.throttle.drop_chance()
+    }
+
     /// `None` while it serves nobody, or only those who read.
     pub fn status(&self, now: Instant) -> Option<Status> {
         let mode = self.mode()?;
+        let counts = self.counts;
         let quorum_size = self.view.current().members().filter(|member| member.votes()).count();
-        let mut status = Status { mode, quorum_size, observer_master: None, observers: None, leading: None };
+        let mut status = Status { mode, quorum_size, observer_master: None, observers: None, leading: None, counts };
         match &self.role {
             Role::Following(following) if mode == Mode::Observing => status.observer_master = Some(following.master),
             Role::Following(_) => status.observers = self.observers(),

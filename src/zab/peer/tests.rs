@@ -106,6 +106,7 @@ struct Cluster {
     elections: usize,
     local_sessions: Option<local::Rules>,
     read_only_after_ms: Option<u64>,
+    throttle: throttle::Settings,
     /// Servers that say of themselves what Apache's do, and no more.
     strangers: BTreeSet<i64>,
     /// What servers tell their leader that they have accepted, whatever that is.
@@ -127,6 +128,7 @@ impl Cluster {
             last_counter: LAST_COUNTER,
             local_sessions: None,
             read_only_after_ms: None,
+            throttle: throttle::Settings::default(),
             strangers: BTreeSet::new(),
             said_accepted: BTreeMap::new(),
             reconfig: false,
@@ -201,6 +203,7 @@ impl Cluster {
             grace_ms: 200,
             local_sessions: self.local_sessions,
             read_only_after_ms: self.read_only_after_ms,
+            throttle: self.throttle,
         };
         server.peer = Some(Peer::new(
             settings,
@@ -763,6 +766,72 @@ fn a_session_moves_to_another_server_and_its_requests_there_count() {
     c.event(2, Event::Ask(attach(SessionId(0x77))));
     c.deliver_all();
     assert!(matches!(c.servers[&2].answers.last(), Some(Answer::Attached { cnxn: CNXN, session: None })));
+}
+
+#[test]
+fn each_server_throttles_the_connects_of_its_own_clients() {
+    let throttle = throttle::Settings { tokens_max: 2, fill_time_ms: 1_000_000, ..throttle::Settings::default() };
+    let mut c = Cluster {
+        throttle,
+        ..Cluster::new("server.1=h:1:2:participant\nserver.2=h:3:4:participant\nserver.3=h:5:6:participant\nversion=0")
+    };
+    (1..=3).for_each(|id| c.start(id));
+    c.run(2);
+    for at in 1..=3 {
+        let session = c.open_session(at);
+        let password = crate::session::password(session).to_vec();
+        let attach = || Ask::Attach { cnxn: CNXN, session, timeout_ms: 30_000, password: password.clone() };
+        c.event(at, Event::Ask(attach()));
+        c.deliver_all();
+        let answers = std::mem::take(&mut c.server(at).answers);
+        assert!(matches!(answers[..], [Answer::Attached { cnxn: CNXN, session: Some(_) }]), "{at}: {answers:?}");
+        c.event(at, Event::Ask(attach()));
+        c.event(at, Event::Ask(Ask::OpenSession { cnxn: CNXN, timeout_ms: 30_000, session: None }));
+        c.deliver_all();
+        let answers = std::mem::take(&mut c.server(at).answers);
+        assert!(matches!(answers[..], [Answer::Throttled(CNXN), Answer::Throttled(CNXN)]), "{at}: {answers:?}");
+        assert_eq!(c.servers[&at].opened.len(), 1);
+        c.create(at, session, 1, &format!("/by_{at}"));
+        c.deliver_all();
+        c.assert_everywhere(&format!("/by_{at}"), true);
+    }
+}
+
+#[test]
+fn what_happens_in_an_ensemble_is_counted() {
+    let mut c = Cluster::new(
+        "server.1=h:1:2:participant\nserver.2=h:3:4:participant\nserver.3=h:5:6:participant\n\
+         server.4=h:7:8:observer\nversion=0",
+    );
+    (1..=4).for_each(|id| c.start(id));
+    c.run(3);
+    let session = c.open_session(1);
+    c.create(1, session, 1, "/a");
+    c.create(1, session, 2, "/a");
+    c.deliver_all();
+    let password = crate::session::password(session).to_vec();
+    c.event(2, Event::Ask(Ask::Attach { cnxn: CNXN, session, timeout_ms: 30_000, password }));
+    c.deliver_all();
+    let status = |c: &Cluster, id: i64| c.servers[&id].peer.as_ref().unwrap().status(c.now).unwrap();
+    // The session, the znode, and the error.
+    let leader = status(&c, 3).counts;
+    assert_eq!((leader.proposals, leader.commits, leader.received_proposals), (3, 3, 0));
+    assert_eq!((leader.diffs, leader.snapshots, leader.revalidations, leader.lookings), (3, 0, 1, 1));
+    let leading = status(&c, 3).leading.unwrap();
+    assert_eq!((leading.learners, leading.followers, leading.non_voting, leading.pending_syncs), (3, 2, 0, 0));
+    let [last, least, most] = leading.proposal_bytes.unwrap();
+    assert!(least <= last && last < most, "an error is smaller than a znode");
+    assert_eq!((status(&c, 3).observers, status(&c, 3).quorum_size), (Some(1), 3));
+    let follower = status(&c, 2).counts;
+    assert_eq!((follower.received_proposals, follower.received_commits, follower.proposals), (3, 3, 0));
+    let observer = status(&c, 4);
+    assert_eq!((observer.counts.received_proposals, observer.counts.received_commits), (0, 3));
+    assert_eq!((observer.observer_master, observer.mode), (Some(ServerId(3)), Mode::Observing));
+    assert_eq!(follower.digest_mismatches, 0);
+    c.kill(1);
+    c.start(1);
+    c.run(3);
+    assert_eq!(status(&c, 3).counts.diffs, 4);
 }
 
 #[test]
