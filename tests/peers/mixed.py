@@ -53,9 +53,10 @@ class Server:
         self.number, self.root = number, root
         self.client_port, self.quorum_port, self.election_port = free_port(), free_port(), free_port()
         self.process, self.kind, self.generation = None, None, 0
+        self.host = "127.0.0.1"
 
     def line(self, role="participant"):
-        return f"server.{self.number}=127.0.0.1:{self.quorum_port}:{self.election_port}:{role}"
+        return f"server.{self.number}={self.host}:{self.quorum_port}:{self.election_port}:{role}"
 
     def settings(self, kind):
         """What is set beside the usual, and as flags of Apache's JVM."""
@@ -109,6 +110,11 @@ class Server:
                 return answer.decode()
         except OSError:
             return ""
+
+    def figure(self, name):
+        """A number of mntr, or None."""
+        lines = [line.split("\t") for line in self.word("mntr").splitlines()]
+        return next((int(line[1]) for line in lines if line[0] == f"zk_{name}"), None)
 
     def mode(self):
         if self.process and self.process.poll() is not None:
@@ -230,6 +236,53 @@ def mix(root, kinds):
         print(f"{' '.join(kinds)}: led by {' and '.join(sorted(led))}, and all trees are the same")
 
 
+class MasterServer(Server):
+    """One whose observers learn from followers. The port is the same for all, so each has an address of its own."""
+
+    def __init__(self, root, number, port):
+        super().__init__(root, number)
+        self.host, self.port = f"127.0.0.{20 + number}", port
+
+    def settings(self, kind):
+        return [f"observerMasterPort={self.port}"] + (["peerType=observer"] if self.number == 4 else []), []
+
+
+def observed(root, kinds):
+    """Three servers, and an observer that goes on with another follower when its own is killed."""
+    with Ensemble(root, []) as ensemble:
+        port = free_port()
+        ensemble.servers = [MasterServer(root, number, port) for number in range(1, 5)]
+        *members, observer = ensemble.servers
+        ensemble.lines = [server.line() for server in members] + [observer.line("observer")]
+        for server, kind in zip(ensemble.servers, kinds):
+            server.start(kind, ensemble.lines)
+        ensemble.wait_until_all_serve()
+        leader = ensemble.leader()
+        first = wait("a master", lambda: observer.figure("observer_master_id"))
+        assert first != leader.number, "it learns from the leader"
+        master = members[first - 1]
+        wait("the follower to count it", lambda: master.figure("synced_observers") == 1)
+        for server in ensemble.servers:
+            write_through(server, f"by-{server.number}")
+        assert_same_trees(ensemble)
+        client = observer.client()
+        try:
+            session = client.client_id[0]
+            client.create("/kept", ephemeral=True)
+            master.stop()
+            wait("another master", lambda: observer.figure("observer_master_id") not in (None, first, -1))
+            assert observer.figure("observer_master_id") != leader.number
+            wait("the client to be connected", lambda: client.connected)
+            wait("the session to be used", lambda: client.retry(client.exists, "/kept"))
+            assert client.client_id[0] == session, "the session was lost"
+            write_through(observer, "after")
+            assert_same_trees(ensemble)
+        finally:
+            client.stop()
+            client.close()
+        print(f"{kinds[3]} observing behind {kinds[0]}: the session stays, and all trees are the same")
+
+
 class Load(threading.Thread):
     """Creates znodes one after the other and remembers which were acknowledged."""
 
@@ -318,6 +371,8 @@ def main():
     r = "ringkeeper"
     for index, kinds in enumerate([[r, version, version], [version, r, r], [version, version, r], [r, r, version]]):
         mix(os.path.join(root, f"mix{index}"), kinds)
+    for kinds in [[r, r, r, version], [version, version, version, r]]:
+        observed(os.path.join(root, f"observed-by-{kinds[3]}"), kinds)
     rolling(os.path.join(root, "rolling"), version, 10 if long else 1)
     swapped(os.path.join(root, "swapped"), version, 9 if long else 3)
     shutil.rmtree(root)

@@ -4,7 +4,7 @@
 #   mixed.sh 3.8|3.9 [--long]
 #
 # Every mix of three servers: writes through each of them, a killed leader, a server that comes back; the whole tree the
-# same on all at the end. Then an ensemble of Apache servers is replaced server by server, and back again, under load: no
+# same on all at the end. An observer of either kind learns from followers of the other, and loses its own. Then an ensemble of Apache servers is replaced server by server, and back again, under load: no
 # acknowledged write may be lost, and the session has to stay. --long does it more often. At last the members of mixed
 # ensembles change under load: servers join, are put back to observers and promoted, and whoever leads is removed.
 #
