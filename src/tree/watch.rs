@@ -4,12 +4,14 @@
 //! addWatch puts a persistent watch into both, a recursive one into the data table only.
 //! Source: `WatchManager.java`, `DataTree.setWatches`.
 
+mod grow;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher;
 
-use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
+use self::grow::{Chunks, Numbers};
 use super::{Change, ChangeKind, path};
 use crate::proto::client::{AclList, EventType};
 use crate::proto::op::Which;
@@ -54,9 +56,9 @@ pub struct Place {
 /// in `index`, beside its text.
 #[derive(Default)]
 struct Table {
-    /// What is watched, found by its hash. Lookups only, never iterated: so its order cannot show.
-    index: HashTable<EntryId>,
-    entries: Vec<Entry>,
+    /// What is watched, found by its hash.
+    index: Numbers,
+    entries: Chunks<Entry>,
     /// Entries to be used again.
     free: Vec<EntryId>,
     /// What to take out when a connection goes.
@@ -264,7 +266,7 @@ impl Watches {
                     return (found, Some(Place { slot: *slot, entry: *id }));
                 }
                 left -= 1;
-                let entry = &self.data.entries[*id as usize];
+                let entry = &self.data.entries[*id];
                 if entry.modes(*slot) != 0 {
                     found.push((*slot, &*entry.path));
                 }
@@ -340,24 +342,23 @@ fn spread(hash: u32) -> u64 {
 
 impl Table {
     fn find(&self, path: &str) -> Option<EntryId> {
-        if self.index.is_empty() {
+        if self.index.len() == 0 {
             return None;
         }
         let wanted = hash(path);
-        let is_it = |id: &EntryId| {
-            let entry = &self.entries[*id as usize];
+        self.index.find(spread(wanted), |id| {
+            let entry = &self.entries[id];
             entry.hash == wanted && &*entry.path == path
-        };
-        self.index.find(spread(wanted), is_it).copied()
+        })
     }
 
     fn modes(&self, path: &str, slot: Slot) -> u8 {
-        self.find(path).map_or(0, |id| self.entries[id as usize].modes(slot))
+        self.find(path).map_or(0, |id| self.entries[id].modes(slot))
     }
 
     fn add(&mut self, path: &str, slot: Slot, mode: Mode) {
         let id = self.find(path).unwrap_or_else(|| self.insert(path));
-        let entry = &mut self.entries[id as usize];
+        let entry = &mut self.entries[id];
         let modes = entry.modes(slot);
         entry.set(slot, modes | mode as u8);
         if modes == 0 {
@@ -374,22 +375,19 @@ impl Table {
         let at = spread(entry.hash);
         let id = match self.free.pop() {
             Some(id) => {
-                self.entries[id as usize] = entry;
+                self.entries[id] = entry;
                 id
             }
-            None => {
-                self.entries.push(entry);
-                EntryId::try_from(self.entries.len() - 1).expect("memory ends before")
-            }
+            None => EntryId::try_from(self.entries.push(entry)).expect("memory ends before"),
         };
         let entries = &self.entries;
-        self.index.insert_unique(at, id, |id| spread(entries[*id as usize].hash));
+        self.index.insert(at, id, |id| spread(entries[id].hash));
         id
     }
 
     /// Frees an entry that nobody watches any more.
     fn release(&mut self, id: EntryId) {
-        let entry = &mut self.entries[id as usize];
+        let entry = &mut self.entries[id];
         if entry.watchers().is_empty() {
             self.unlist(id);
             self.put_back(id);
@@ -398,22 +396,19 @@ impl Table {
 
     /// Takes an entry out of the index.
     fn unlist(&mut self, id: EntryId) {
-        let at = spread(self.entries[id as usize].hash);
-        if let Ok(found) = self.index.find_entry(at, |found| *found == id) {
-            found.remove();
-        }
+        self.index.remove(spread(self.entries[id].hash), id);
     }
 
     /// Lets an entry that is not in the index be used again.
     fn put_back(&mut self, id: EntryId) {
-        self.entries[id as usize].path = Box::default();
+        self.entries[id].path = Box::default();
         self.free.push(id);
     }
 
     /// Gives back what a crowd has left, once nothing is watched.
     fn shrink_if_empty(&mut self) {
         if self.total == 0 && !self.is_untidy() && !self.entries.is_empty() {
-            (self.index, self.entries, self.free) = (HashTable::new(), Vec::new(), Vec::new());
+            (self.index, self.entries, self.free) = Default::default();
         }
     }
 
@@ -457,7 +452,7 @@ impl Table {
 
     /// A connection that has gone is no watcher of an entry any more. It does not count already.
     fn take_out(&mut self, id: EntryId, slot: Slot) {
-        let entry = &mut self.entries[id as usize];
+        let entry = &mut self.entries[id];
         let modes = entry.modes(slot);
         if modes == 0 {
             // The entry was fired meanwhile.
@@ -471,7 +466,7 @@ impl Table {
     /// Takes the modes in `mask` away, and with the last the watch.
     fn remove(&mut self, path: &str, slot: Slot, mask: u8) -> bool {
         let Some(id) = self.find(path) else { return false };
-        let entry = &mut self.entries[id as usize];
+        let entry = &mut self.entries[id];
         let modes = entry.modes(slot);
         if modes & mask == 0 {
             return false;
@@ -499,7 +494,7 @@ impl Table {
 
     fn remove_all(&mut self, slot: Slot) {
         let Some(ids) = self.by_slot.remove(&slot) else { return };
-        let spent = |id: &&EntryId| self.entries[**id as usize].modes(slot) == 0;
+        let spent = |id: &&EntryId| self.entries[**id].modes(slot) == 0;
         if ids.len() > AT_ONCE_MAX {
             let spent = if self.spent.is_empty() { 0 } else { ids.iter().filter(spent).count() };
             self.total -= ids.len() - spent;
@@ -523,7 +518,7 @@ impl Table {
     fn fire(&mut self, path: &str, ancestors: bool) -> Vec<Slot> {
         let mut slots = Vec::new();
         if let Some(id) = self.find(path) {
-            let entry = &mut self.entries[id as usize];
+            let entry = &mut self.entries[id];
             slots.extend(entry.watchers().iter().map(|watcher| watcher.slot()));
             let gone = entry.use_up();
             let none_left = entry.watchers().is_empty();
@@ -546,7 +541,7 @@ impl Table {
             {
                 at = parent;
                 let Some(id) = self.find(at) else { continue };
-                let above = self.entries[id as usize].watchers().iter();
+                let above = self.entries[id].watchers().iter();
                 slots.extend(above.filter(|watcher| watcher.modes() & RECURSIVE != 0).map(|watcher| watcher.slot()));
             }
             slots.sort_unstable();
