@@ -212,7 +212,7 @@ fn host(addr: &ClientAddr) -> String {
 /// Reads back what is on disk. What is damaged is set aside if there are other servers to have it from.
 fn recover(config: &Config) -> Result<Recovery, StorageError> {
     let (snapshots, logs) = (config.snapshot_dir(), config.log_dir());
-    let keep_history = config.ensemble.is_some();
+    let keep_history = config.ensemble.as_ref().map(|ensemble| ensemble.history);
     let options =
         recovery::Options { trust_empty: config.snapshot.trust_empty, keep_history, ..recovery::Options::default() };
     match recovery::recover(&snapshots, &logs, &options) {
@@ -621,6 +621,7 @@ impl Ordering {
                     init_limit: ensemble.init_limit.into(),
                     sync_limit: ensemble.sync_limit.into(),
                     last_counter: effect::LAST_COUNTER,
+                    history: ensemble.history,
                     reconfig: config.reconfig_enabled,
                     participants_min: if ensemble.standalone_enabled { 2 } else { 1 },
                     observing: Observing {

@@ -15,7 +15,7 @@ use super::segments::{self, Recovered};
 use super::snapshot;
 use crate::tree::DataTree;
 use crate::types::Zxid;
-use crate::zab::history::History;
+use crate::zab::history::{History, Limits};
 
 /// The state to start from.
 pub struct Recovery {
@@ -36,8 +36,8 @@ pub struct Options {
     pub trust_empty: bool,
     /// Leave out every later transaction, and every snapshot that may show one.
     pub until: Option<Zxid>,
-    /// Keep the newest transactions, for other servers of the ensemble.
-    pub keep_history: bool,
+    /// Keep the newest transactions, so many, for other servers of the ensemble.
+    pub keep_history: Option<Limits>,
 }
 
 /// Reads the state back, after finishing what a crash may have interrupted.
@@ -62,7 +62,7 @@ pub fn recover(snapshot_dir: &Path, log_dir: &Path, options: &Options) -> Result
     let fuzzy = loaded.as_ref().and_then(|loaded| Some((loaded.last_recorded?, loaded.path.clone())));
     let data_tree = loaded.map_or_else(DataTree::new, |loaded| loaded.data_tree);
     let from = data_tree.tree().zxid();
-    let mut replay = Replay::new(data_tree, keep_history.then(|| History::new(from)), until);
+    let mut replay = Replay::new(data_tree, keep_history.map(|limits| History::new(from, limits)), until);
     let mut applied = 0;
     if !apache_logs.is_empty() {
         let report = apache_log::replay(log_dir, &mut replay)?;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::history;
 use super::masters::Observing;
 use super::quorum::QuorumView;
 use crate::proto::quorum::HandOver;
@@ -25,6 +26,8 @@ pub struct Settings {
     pub sync_limit: u64,
     /// A leader whose zxids have come so far in their epoch makes room for the next one: see [`LAST_COUNTER`].
     pub last_counter: u32,
+    /// How much of the newest history is kept for learners.
+    pub history: history::Limits,
     /// `reconfigEnabled`: configurations that come from other servers are taken up. Without it, this server's own stays.
     pub reconfig: bool,
     /// Participants that a reconfiguration leaves at least: 2 unless `standaloneEnabled=false`.

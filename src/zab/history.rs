@@ -15,16 +15,32 @@ use bytes::Bytes;
 use crate::planted::{self, Bug};
 use crate::types::Zxid;
 
-/// Transactions kept at least, whatever their size (`commitLogCount`).
+/// Transactions kept at least, whatever their size, unless `commitLogCount` asks for more.
 pub const COMMITTED_LOG_COUNT_MIN: usize = 500;
 /// Beyond that count, the oldest are forgotten when all take more than this.
 pub const COMMITTED_LOG_BYTES_MAX: usize = 64 << 20;
+
+/// How much is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// So many transactions at least, whatever their size.
+    pub count_min: usize,
+    /// Beyond that, as many as take no more than this.
+    pub bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { count_min: COMMITTED_LOG_COUNT_MIN, bytes_max: COMMITTED_LOG_BYTES_MAX }
+    }
+}
 /// What an entry costs beyond its payload.
 const ENTRY_BYTES: usize = 64;
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct History {
+    limits: Limits,
     base: Zxid,
     entries: VecDeque<(Zxid, Bytes)>,
     bytes: usize,
@@ -51,8 +67,8 @@ pub enum Plan {
 
 impl History {
     /// Nothing is known but that everything up to `base` is committed.
-    pub fn new(base: Zxid) -> History {
-        History { base, entries: VecDeque::new(), bytes: 0 }
+    pub fn new(base: Zxid, limits: Limits) -> History {
+        History { limits, base, entries: VecDeque::new(), bytes: 0 }
     }
 
     /// The last transaction.
@@ -63,11 +79,11 @@ impl History {
     /// Adds the next transaction. One that does not follow the newest makes what is older useless: it is forgotten.
     pub fn push(&mut self, zxid: Zxid, payload: Bytes) {
         if !zxid.follows(self.newest()) && !planted::is(Bug::HoleInHistory) {
-            *self = History::new(Zxid(zxid.0 - 1));
+            *self = History::new(Zxid(zxid.0 - 1), self.limits);
         }
         self.bytes += payload.len() + ENTRY_BYTES;
         self.entries.push_back((zxid, payload));
-        while self.bytes > COMMITTED_LOG_BYTES_MAX && self.entries.len() > COMMITTED_LOG_COUNT_MIN {
+        while self.bytes > self.limits.bytes_max && self.entries.len() > self.limits.count_min {
             let (zxid, payload) = self.entries.pop_front().expect("there are more than the least");
             self.base = zxid;
             self.bytes -= payload.len() + ENTRY_BYTES;
@@ -79,7 +95,7 @@ impl History {
         let kept = self.entries.partition_point(|(entry, _)| *entry <= zxid);
         self.bytes -= self.entries.drain(kept..).map(|(_, payload)| payload.len() + ENTRY_BYTES).sum::<usize>();
         if self.newest() != zxid {
-            *self = History::new(zxid);
+            *self = History::new(zxid, self.limits);
         }
     }
 
@@ -130,7 +146,7 @@ mod tests {
     }
 
     fn history(zxids: &[Zxid]) -> History {
-        let mut history = History::new(Zxid(zxids[0].0 - 1));
+        let mut history = History::new(Zxid(zxids[0].0 - 1), Limits::default());
         for zxid in zxids {
             history.push(*zxid, Bytes::from_static(b"txn"));
         }
@@ -152,8 +168,12 @@ mod tests {
         assert_eq!(h.plan(z(1, 3)), Plan::Snap, "a tail of epoch 1, and epoch 2 has begun");
         assert_eq!(h.plan(z(2, 0)), Plan::Diff { from: 2 }, "all of epoch 1");
         assert_eq!(h.plan(z(2, 1)), Plan::Diff { from: 3 });
-        assert_eq!(History::new(Zxid::ZERO).plan(Zxid::ZERO), Plan::Diff { from: 0 }, "the very first election");
-        assert_eq!(History::new(z(3, 7)).plan(Zxid::ZERO), Plan::Snap, "a fresh learner");
+        assert_eq!(
+            History::new(Zxid::ZERO, Limits::default()).plan(Zxid::ZERO),
+            Plan::Diff { from: 0 },
+            "the very first election"
+        );
+        assert_eq!(History::new(z(3, 7), Limits::default()).plan(Zxid::ZERO), Plan::Snap, "a fresh learner");
     }
 
     #[test]
@@ -187,14 +207,17 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_are_forgotten_beyond_the_limit_but_never_the_last_500() {
-        let mut h = History::new(Zxid::ZERO);
-        let large = Bytes::from(vec![0; 1 << 20]);
-        for counter in 1..=600 {
-            h.push(z(0, counter), large.clone());
+    fn the_oldest_are_forgotten_beyond_the_limit_but_never_the_last_500_or_more() {
+        for count_min in [COMMITTED_LOG_COUNT_MIN, 550] {
+            let mut h = History::new(Zxid::ZERO, Limits { count_min, ..Limits::default() });
+            let large = Bytes::from(vec![0; 1 << 20]);
+            for counter in 1..=600 {
+                h.push(z(0, counter), large.clone());
+            }
+            assert_eq!(h.from(0).count(), count_min);
+            let base = 600 - count_min as i64;
+            assert_eq!(h.plan(z(0, base)), Plan::Diff { from: 0 });
+            assert_eq!(h.plan(z(0, base - 1)), Plan::Snap);
         }
-        assert_eq!(h.from(0).count(), COMMITTED_LOG_COUNT_MIN);
-        assert_eq!(h.plan(z(0, 100)), Plan::Diff { from: 0 });
-        assert_eq!(h.plan(z(0, 99)), Plan::Snap);
     }
 }

@@ -331,7 +331,7 @@ impl Peer {
                 self.disk_at_work = false;
                 (self.appended, self.durable, self.in_doubt) = (Zxid::ZERO, Zxid::ZERO, true);
                 self.appointed = None;
-                self.history = History::new(Zxid::ZERO);
+                self.history = History::new(Zxid::ZERO, self.settings.history);
                 if matches!(self.role, Role::Following(_)) {
                     self.end_role("the history on disk is of no use");
                 }
@@ -692,7 +692,7 @@ impl Peer {
                 self.as_learner(link, |learner, state, out| learner.truncated(now, data_tree, state, out));
             }
             _ => {
-                self.history = History::new(self.appended);
+                self.history = History::new(self.appended, self.settings.history);
                 self.role = Role::Settling(data_tree);
                 self.look_when_settled();
             }

@@ -20,7 +20,7 @@ use ringkeeper::storage::{replace, segments};
 use ringkeeper::tree::DataTree;
 use ringkeeper::types::Zxid;
 use ringkeeper::zab::effect::Epochs;
-use ringkeeper::zab::history::History;
+use ringkeeper::zab::history::{History, Limits};
 
 use crate::power::Device;
 use crate::random::Random;
@@ -34,6 +34,8 @@ pub struct Disk {
     pub slow_until_us: u64,
     /// The next flush ends with an error.
     pub fails_next: bool,
+    /// How much of the newest history a start keeps.
+    history: Limits,
     device: Rc<RefCell<Device>>,
     /// The block in which the last flush ended, as far as it was filled. See `shard::disk`.
     tail: Vec<u8>,
@@ -63,10 +65,10 @@ pub struct Found {
 }
 
 impl Disk {
-    pub fn new(dir: PathBuf) -> Disk {
+    pub fn new(dir: PathBuf, history: Limits) -> Disk {
         fs::create_dir_all(&dir).expect("the scratch directory can be written to");
         let device = Rc::new(RefCell::new(Device::new(dir.clone())));
-        Disk { dir, slow_until_us: 0, fails_next: false, device, tail: Vec::new() }
+        Disk { dir, slow_until_us: 0, fails_next: false, history, device, tail: Vec::new() }
     }
 
     /// Does something with files that may be interrupted by a crash, and taken back by a loss of power.
@@ -123,7 +125,7 @@ impl Disk {
     }
 
     pub fn read_back(&self, until: Option<Zxid>) -> Result<Recovery, StorageError> {
-        let options = recovery::Options { until, keep_history: true, ..recovery::Options::default() };
+        let options = recovery::Options { until, keep_history: Some(self.history), ..recovery::Options::default() };
         self.at_files(|| recovery::recover(&self.dir, &self.dir, &options))
     }
 

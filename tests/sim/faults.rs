@@ -3,6 +3,7 @@
 
 use crate::network::Host;
 use crate::random::Random;
+use crate::server::Server;
 use crate::world::{Happening, World, note};
 
 /// Something that is done to hosts, processes, disks or the network.
@@ -26,8 +27,33 @@ pub enum Fault {
     Storm,
     Blackout,
     Light,
+    /// The leader of the moment is cut off from the other servers for so long, in µs; if the second says so, all clients with it.
+    Isolate(u64, bool),
+    Ambush(Ambush),
     /// There are no faults from here on.
     Calm,
+}
+
+/// A loss of power that waits for its moment.
+#[derive(Clone, Debug)]
+pub struct Ambush {
+    moment: Moment,
+    /// All servers lose power, and come back one by one.
+    whole: bool,
+    lasting_us: u64,
+}
+
+/// Moments that are short, and in which the order of things on disk matters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// A server's disk begins with its epochs; the server loses power while it is at it, or soon after.
+    Saves,
+    /// The same with a cut, or with a whole state.
+    Replaces,
+    /// A server has come to lead; it loses power.
+    Leads,
+    /// The snapshot has come that a learner was sent; the leader loses power.
+    SnapshotIn,
 }
 
 impl World {
@@ -46,6 +72,9 @@ impl World {
             "jumps",
             "storms",
             "blackouts",
+            "isolations",
+            "ambushes",
+            "last_stands",
         ];
         for (kind, name) in kinds.into_iter().enumerate() {
             let mut r = Random::new(self.options.seed ^ (kind as u64 + 1) << 56);
@@ -71,6 +100,28 @@ impl World {
                     "pauses" => (Fault::Pause(server), Some(Fault::Resume(server))),
                     "jumps" => (Fault::Jump(server, r.below(7_200_000) as i64 - 3_600_000), None),
                     "blackouts" => (Fault::Blackout, Some(Fault::Light)),
+                    "isolations" => {
+                        // About as long as it takes the others to elect another leader.
+                        let tick_us = self.options.tick_ms() as usize * 1000;
+                        let alone_us =
+                            if r.chance(50) { 5 * tick_us + r.below(4 * tick_us) } else { lasting_us as usize };
+                        (Fault::Isolate(alone_us as u64, r.chance(50)), None)
+                    }
+                    "last_stands" => {
+                        // Long enough to write, too short for another leader.
+                        let alone_us = 1 + r.below(3 * self.options.tick_ms() as usize * 1000) as u64;
+                        self.after(at_us, Happening::Fault(Fault::Isolate(alone_us + 1, true)));
+                        self.after(at_us + alone_us + lasting_us, Happening::Fault(Fault::Light));
+                        let moment = r.pick(&[Moment::Saves, Moment::Leads, Moment::Leads]);
+                        let ambush = Ambush { moment, whole: r.chance(50), lasting_us: self.lasting_us(&mut r) };
+                        self.after(at_us + alone_us, Happening::Fault(Fault::Ambush(ambush)));
+                        self.after(at_us + alone_us, Happening::Fault(Fault::Blackout));
+                        continue;
+                    }
+                    "ambushes" => {
+                        let moment = r.pick(&[Moment::Saves, Moment::Replaces, Moment::Leads, Moment::SnapshotIn]);
+                        (Fault::Ambush(Ambush { moment, whole: r.chance(50), lasting_us }), None)
+                    }
                     _ => (Fault::Storm, None),
                 };
                 self.after(at_us, Happening::Fault(fault));
@@ -149,8 +200,46 @@ impl World {
                     self.after(delay, Happening::Fault(Fault::PowerOn(server)));
                 }
             }
+            Fault::Isolate(lasting_us, with_clients) => self.isolate_leader(lasting_us, with_clients),
+            Fault::Ambush(ambush) => self.ambushes.push(ambush),
             Fault::Storm => self.disconnect_clients(),
             Fault::Calm => self.calm_down(),
+        }
+    }
+
+    /// What it has proposed is committed by nobody, and stays in its log alone.
+    fn isolate_leader(&mut self, lasting_us: u64, with_clients: bool) {
+        let leads = |server: &Server| server.process.as_ref().is_some_and(|process| process.peer.leader().is_some());
+        let Some(leader) = self.servers.iter().position(leads) else { return };
+        let others: Vec<Host> = (0..self.servers.len()).filter(|other| *other != leader).collect();
+        let cut_off = |host: Host| others.iter().flat_map(move |other| [(host, *other), (*other, host)]).collect();
+        let pairs: Vec<(Host, Host)> = cut_off(leader);
+        self.network.cuts.extend(pairs.iter().copied());
+        self.after(lasting_us, Happening::Fault(Fault::Heal(pairs)));
+        for client in (0..self.clients.len()).filter(|_| with_clients).map(World::client_host) {
+            let pairs: Vec<(Host, Host)> = cut_off(client);
+            self.network.cuts.extend(pairs.iter().copied());
+            // The next leader is without clients for a while, and the last one finds it with nothing new.
+            self.after(lasting_us + 2_000_000, Happening::Fault(Fault::Heal(pairs)));
+        }
+        self.expect_probes();
+    }
+
+    /// This is such a moment, and these are the server concerned and the time that it lasts: whoever waits for it strikes.
+    pub fn at_moment(&mut self, moment: Moment, server: usize, span_us: u64) {
+        let Some(at) = self.ambushes.iter().position(|ambush| ambush.moment == moment) else { return };
+        let Ambush { whole, lasting_us, .. } = self.ambushes.remove(at);
+        note!(self, "{}: {moment:?}, and somebody has waited for it", server + 1);
+        let span_us = span_us / self.chance.pick(&[1, 10, 100]);
+        let delay_us = self.chance.below(span_us as usize + 1) as u64;
+        let servers = self.servers.len();
+        // Somebody is missed for long, and the others must do with what they have.
+        let missed = if self.chance.chance(50) { server } else { self.chance.below(servers) };
+        for host in (0..servers).filter(|host| whole || *host == server) {
+            let most = if host == missed { 15_000_000 } else { 500_000 };
+            let off_us = lasting_us + self.chance.below(most) as u64;
+            self.after(delay_us, Happening::Fault(Fault::PowerOff(host)));
+            self.after(delay_us + off_us, Happening::Fault(Fault::PowerOn(host)));
         }
     }
 
@@ -179,9 +268,8 @@ impl World {
     /// Whether some fault is in force, or has been so lately that a server may not know of its end yet.
     pub fn is_disturbed(&mut self) -> bool {
         let now_us = self.now_us;
-        let afflicted = |host: &crate::server::Server| {
-            host.process.is_none() || host.disk.slow_until_us > now_us || host.paused.is_some()
-        };
+        let afflicted =
+            |host: &Server| host.process.is_none() || host.disk.slow_until_us > now_us || host.paused.is_some();
         let in_force = !self.network.cuts.is_empty()
             || !self.network.down.is_empty()
             || !self.slow_links.is_empty()
@@ -196,6 +284,7 @@ impl World {
         self.calm = true;
         self.network.cuts.clear();
         self.slow_links.clear();
+        self.ambushes.clear();
         self.network.down.clear();
         self.release_held_up();
         for server in 0..self.servers.len() {

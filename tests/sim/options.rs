@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use ringkeeper::zab::history::Limits;
+
 use crate::random::Random;
 
 /// The options of one run. Faults are counted: so many of each kind happen before the faults end.
@@ -40,6 +42,7 @@ options! {
     drift_ppm: "How much faster or slower than the others a server's clock runs, at the most.",
     think_ms: "Pause between two requests of a client, about.",
     depth: "Requests of a client that are under way at a time.",
+    history: "Committed transactions that are kept for learners, who get a snapshot if they lack more.",
     kills: "Processes that are killed; their kernel and its page cache live on.",
     powers: "Hosts that lose power, and unflushed writes with it.",
     groups: "Times that some hosts are cut off from the others.",
@@ -51,10 +54,18 @@ options! {
     jumps: "Times that a server's wall clock jumps.",
     blackouts: "Times that all servers lose power at once.",
     storms: "Times that all clients lose their connections at once.",
+    isolations: "Times that the leader is cut off from all other servers, and not from its clients.",
+    ambushes: "Losses of power at a moment that matters: see `faults::Moment`.",
+    last_stands: "Times that the leader is alone with all clients, until all servers lose power.",
+    stalls: "Of a hundred flushes, so many take far longer than the others.",
 }
 
 /// Options that a failing run is tried with less of, and the least that makes sense.
 pub const SHRINKABLE: &[(&str, u64)] = &[
+    ("last_stands", 0),
+    ("ambushes", 0),
+    ("isolations", 0),
+    ("stalls", 0),
     ("blackouts", 0),
     ("storms", 0),
     ("jumps", 0),
@@ -80,6 +91,14 @@ pub const SHRINKABLE: &[(&str, u64)] = &[
 impl Options {
     /// The options that a seed stands for.
     pub fn of(seed: u64) -> Options {
+        let (mut options, mut r) = Options::draw(seed);
+        if seed % 4 == 3 {
+            options.concentrate(&mut r);
+        }
+        options
+    }
+
+    fn draw(seed: u64) -> (Options, Random) {
         let mut r = Random::new(seed ^ 0x6f70_7469_6f6e_7321);
         let mut options = Options { seed, values: [0; NAMES.len()] };
         let mut set = |name, value| options.set(name, value).expect("it is one of the names");
@@ -121,7 +140,48 @@ impl Options {
         // From a chance of its own, so that the rest of a seed stays what it was.
         let masters = Random::new(seed ^ 0x6d61_7374_6572_733f).below(2) as u64;
         options.set("masters", masters.min(options.observers())).expect("it is one of the names");
+        let mut set = |name, value| options.set(name, value).expect("it is one of the names");
+        // What is new comes last, so that a seed is what it was otherwise.
+        set("history", r.pick(&[3, 20, 100, 1_000_000]));
+        for (name, most) in [("isolations", 5), ("ambushes", 8), ("last_stands", 4)] {
+            let count = if r.chance(45) { 1 + r.below(most) as u64 } else { 0 };
+            set(name, count);
+        }
+        set("stalls", r.pick(&[0, 0, 2, 10]));
+        (options, r)
+    }
+
+    /// The same without what waits for moments that matter, which may keep other things from happening.
+    #[cfg(debug_assertions)]
+    pub fn unhurried(seed: u64) -> Options {
+        let (mut options, _) = Options::draw(seed);
+        for (name, value) in
+            [("history", 1_000_000), ("isolations", 0), ("ambushes", 0), ("last_stands", 0), ("stalls", 0)]
+        {
+            options.set(name, value).expect("it is one of the names");
+        }
         options
+    }
+
+    /// One run in four has no faults but those that wait for moments that matter: what they lead to is seldom, and is not to
+    /// be disturbed.
+    fn concentrate(&mut self, r: &mut Random) {
+        let mut set = |name, value| self.set(name, value).expect("it is one of the names");
+        for name in
+            ["kills", "powers", "groups", "oneways", "slow_links", "slow_disks", "eio", "pauses", "jumps", "storms"]
+        {
+            set(name, 0);
+        }
+        set("blackouts", 0);
+        set("voters", r.weighted(&[(3, 3), (1, 5)]));
+        set("clients", 2 + r.below(3) as u64);
+        set("tick_ms", r.pick(&[200, 500]));
+        set("snap_count", r.pick(&[20, 60]));
+        set("seconds", 20 + r.below(20) as u64);
+        set("isolations", r.below(7) as u64);
+        set("ambushes", 1 + r.below(8) as u64);
+        set("last_stands", r.below(7) as u64);
+        set("stalls", r.pick(&[0, 10, 30]));
     }
 
     /// Sets one by its name.
@@ -150,6 +210,10 @@ impl Options {
             return Err(format!("{} voters are no ensemble", options.voters()));
         }
         Ok(options)
+    }
+
+    pub fn history_limits(&self) -> Limits {
+        Limits { count_min: self.history() as usize, bytes_max: 0 }
     }
 
     pub fn servers(&self) -> usize {

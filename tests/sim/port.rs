@@ -16,6 +16,7 @@ use ringkeeper::zab::election;
 use ringkeeper::zab::links;
 use ringkeeper::zab::peer::Event;
 
+use crate::faults::Moment;
 use crate::network::{ConnId, End, Port};
 use crate::peers::Input;
 use crate::server::Wake;
@@ -65,6 +66,7 @@ impl World {
         match effect {
             Effect::Send(link, bytes) => self.send_over(server, link, bytes.to_vec()),
             Effect::SendSnapshot(link, source) => {
+                self.counts.snapshots_sent += 1;
                 note!(self, "{id} sends a snapshot at {} over its link {link}", source.tree.zxid());
                 let mut encoder = Encoder::new(&source, Form::Stream);
                 let mut chunk = Vec::new();
@@ -258,6 +260,9 @@ impl World {
                 return;
             }
             if let Some(data_tree) = received {
+                if let Some(leader) = self.other_end(server, id) {
+                    self.at_moment(Moment::SnapshotIn, leader, 0);
+                }
                 self.happened(server, [Event::SnapshotReceived(id, Box::new(data_tree))]);
                 continue;
             }
@@ -280,17 +285,30 @@ impl World {
         }
     }
 
+    /// The host at the other end of a link.
+    fn other_end(&self, server: usize, link: LinkId) -> Option<usize> {
+        let conn = self.servers[server].process.as_ref()?.port.links.get(&link)?.conn;
+        let side = self.network.side_of(conn, End::Learner { server, link })?;
+        Some(self.network.conns.get(&conn)?.hosts[1 - side])
+    }
+
     fn begin_work(&mut self, server: usize, work: Work) {
         let usual = self.options.flush_us();
         let mut took = 2 * usual + self.chance.below(4 * usual as usize + 1) as u64;
+        if self.options.stalls() > 0 && self.chance.chance(50) {
+            // Sooner than a flush that stalls.
+            took /= 8;
+        }
         if self.servers[server].disk.slow_until_us > self.now_us {
             took += self.chance.below(2_000_000) as u64;
         }
+        let moment = if matches!(work, Work::SaveEpochs(_)) { Moment::Saves } else { Moment::Replaces };
         let Some(process) = self.process(server) else { return };
         if process.port.work.replace(work).is_some() {
             return self.checker.violated("Effects", format!("server {} has two works for its disk", server + 1));
         }
         self.wake_after(server, took, Wake::DiskDone);
+        self.at_moment(moment, server, 2 * took);
     }
 
     pub fn disk_done(&mut self, server: usize) {

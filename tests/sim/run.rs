@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::options::{Options, SHRINKABLE};
-use crate::world::{Counts, Outcome, World};
+use crate::world::{Counts, Lines, Outcome, World};
 
 thread_local! {
     /// What the last panic of this thread said.
@@ -47,18 +47,20 @@ impl Drop for Scratch {
     }
 }
 
-/// Runs to the end.
-pub fn run(options: &Options, keeps_lines: bool) -> Outcome {
+/// Runs to the end. The lines of what happens go where it is said, up to a panic too.
+pub fn run(options: &Options, lines: Option<Lines>) -> Outcome {
     let scratch = Scratch::new();
-    let world = AssertUnwindSafe(|| World::new(options, scratch.0.clone(), keeps_lines).run());
+    let world = AssertUnwindSafe(|| World::new(options, scratch.0.clone(), lines).run());
     panic::catch_unwind(world).unwrap_or_else(|payload| {
         let said = PANIC.with(RefCell::take);
         let said = if said.is_empty() { format!("{:?}", payload.downcast_ref::<String>()) } else { said };
-        Outcome { hash: 0, failure: Some(format!("Assertion: {said}")), counts: Counts::default(), lines: Vec::new() }
+        // `panicked at src/file.rs:1:2:` and, on another line, why.
+        let said = said.trim_start_matches("panicked at ").replacen(":\n", ": ", 1);
+        Outcome { hash: 0, failure: Some(format!("Assertion at {said}")), counts: Counts::default() }
     })
 }
 
-/// What was violated: a failure's first word.
+/// What was violated: a failure's first words; of a panic, with the file.
 fn property(failure: &str) -> &str {
     failure.split(':').next().unwrap_or_default()
 }
@@ -79,7 +81,7 @@ pub fn shrink(options: &Options, failure: String) -> (Options, String) {
                 };
                 let mut candidate = least.clone();
                 candidate.set(name, next).expect("it is one of the names");
-                match run(&candidate, false).failure {
+                match run(&candidate, None).failure {
                     Some(found) if property(&found) == property(&failure) => (least, failure) = (candidate, found),
                     _ if tried == u64::MAX => tried = next,
                     _ => break,

@@ -33,6 +33,7 @@ mod upkeep;
 mod world;
 
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -41,7 +42,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use clap::Parser;
 
 use crate::options::Options;
-use crate::world::Counts;
+use crate::world::{Counts, Lines};
 
 /// Failures beyond these are most likely the same ones.
 const REPORTS_MAX: u64 = 5;
@@ -121,8 +122,9 @@ fn main() -> ExitCode {
 }
 
 fn run_one(options: &Options, arguments: &Arguments) -> ExitCode {
-    let outcome = run::run(options, arguments.log);
-    for line in &outcome.lines {
+    let lines = Lines::default();
+    let outcome = run::run(options, arguments.log.then(|| Rc::clone(&lines)));
+    for line in lines.take() {
         println!("{line}");
     }
     println!("{options}: trace {:016x}, {}", outcome.hash, summary(1, &outcome.counts));
@@ -152,7 +154,7 @@ fn run_many(arguments: &Arguments) -> ExitCode {
                 break;
             }
             let options = Options::of(first.wrapping_add(at));
-            let outcome = run::run(&options, false);
+            let outcome = run::run(&options, None);
             if let Some(failure) = outcome.failure {
                 println!("FAILED sim --options '{options}' : {failure}");
                 if arguments.shrink {
@@ -185,10 +187,12 @@ fn run_many(arguments: &Arguments) -> ExitCode {
 
 fn summary(runs: u64, counts: &Counts) -> String {
     format!(
-        "{runs} runs, {:.1} simulated hours, {} crashes, {} leaders, {} transactions, {} replies checked",
+        "{runs} runs, {:.1} simulated hours, {} crashes, {} leaders, {} snapshots sent, {} transactions, \
+         {} replies checked",
         counts.simulated_ms as f64 / 3_600_000.0,
         counts.crashes,
         counts.elections,
+        counts.snapshots_sent,
         counts.committed,
         counts.replies
     )
@@ -203,7 +207,7 @@ mod tests {
 
     fn check(options: &Options) -> u64 {
         let _alone = run::alone();
-        let outcome = run::run(options, false);
+        let outcome = run::run(options, None);
         if let Some(failure) = outcome.failure {
             panic!("sim --options '{options}' --log: {failure}");
         }

@@ -20,6 +20,7 @@ use ringkeeper::zab::peer::{Event, Output, Peer};
 use ringkeeper::zab::quorum::QuorumView;
 
 use crate::disk::{Disk, Flush};
+use crate::faults::Moment;
 use crate::network::{ConnId, End, Port};
 use crate::options::Options;
 use crate::peers::Elections;
@@ -139,7 +140,7 @@ impl Server {
         let drift_ppm = if index.is_multiple_of(2) { drift } else { -drift };
         Server {
             index,
-            disk: Disk::new(dir),
+            disk: Disk::new(dir, options.history_limits()),
             config: None,
             process: None,
             incarnation: 0,
@@ -223,6 +224,7 @@ impl World {
             init_limit: 10,
             sync_limit: 5,
             last_counter: ringkeeper::zab::effect::LAST_COUNTER,
+            history: self.options.history_limits(),
             participants_min: 2,
             observing: Observing {
                 masters: self.options.masters() > 0,
@@ -632,6 +634,10 @@ impl World {
         let usual = self.options.flush_us();
         let mut took = usual / 2 + self.chance.below(usual as usize + 1) as u64;
         let host = &mut self.servers[server];
+        let stalls = self.options.stalls() as usize;
+        if stalls > 0 && self.chance.chance(stalls) {
+            took *= 20;
+        }
         if host.disk.slow_until_us > self.now_us {
             took += 50_000 + self.chance.below(1_500_000) as u64;
         }
@@ -695,6 +701,8 @@ impl World {
     fn watch_serving(&mut self, server: usize, mode: Mode, tree: &Tree, epoch: u32) {
         if mode == Mode::Leading {
             self.checker.leads(server, epoch);
+            let span_us = 20 * self.options.delay_us() + 20 * self.options.flush_us();
+            self.at_moment(Moment::Leads, server, span_us);
         }
         self.checker.shown(server, tree.zxid(), tree.digest());
         self.servers[server].shown = tree.zxid();

@@ -1,15 +1,17 @@
 //! The whole: hosts, what lies between them, and time. One thing happens after the other, in an order that follows from the
 //! seed alone.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use ringkeeper::zab::effect::MasterPort;
 
 use crate::checker::Checker;
 use crate::client::Client;
-use crate::faults::Fault;
+use crate::faults::{Ambush, Fault};
 use crate::network::{CLIENT_HOSTS, ConnId, End, Host, Network, Piece, Port};
 use crate::options::Options;
 use crate::random::Random;
@@ -55,16 +57,19 @@ pub enum Caller {
     Learner { server: usize, incarnation: u32, at: MasterPort, attempt: usize },
 }
 
+/// Where the lines of a trace go: whoever runs it has them even if it panics.
+pub type Lines = Rc<RefCell<Vec<String>>>;
+
 /// The hash of everything that has happened, and the lines of it if somebody wants to read them.
 pub struct Trace {
     hash: u64,
-    lines: Option<Vec<String>>,
+    lines: Option<Lines>,
     buffer: String,
 }
 
 impl Trace {
-    fn new(keeps_lines: bool) -> Trace {
-        Trace { hash: 0xcbf2_9ce4_8422_2325, lines: keeps_lines.then(Vec::new), buffer: String::new() }
+    fn new(lines: Option<Lines>) -> Trace {
+        Trace { hash: 0xcbf2_9ce4_8422_2325, lines, buffer: String::new() }
     }
 
     pub fn add(&mut self, now_us: u64, what: fmt::Arguments<'_>) {
@@ -74,8 +79,8 @@ impl Trace {
         for byte in self.buffer.bytes() {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         }
-        if let Some(lines) = &mut self.lines {
-            lines.push(self.buffer.clone());
+        if let Some(lines) = &self.lines {
+            lines.borrow_mut().push(self.buffer.clone());
         }
     }
 }
@@ -94,6 +99,8 @@ pub struct World {
     /// Chance in what takes how long.
     pub chance: Random,
     pub network: Network,
+    /// Losses of power that wait for their moment.
+    pub ambushes: Vec<Ambush>,
     /// Pairs of hosts whose packets take long.
     pub slow_links: Vec<(Host, Host)>,
     pub servers: Vec<Server>,
@@ -111,6 +118,8 @@ pub struct Counts {
     pub happenings: u64,
     pub crashes: u64,
     pub elections: u64,
+    /// By leaders to learners.
+    pub snapshots_sent: u64,
     pub replies: u64,
     pub committed: u64,
     pub simulated_ms: u64,
@@ -121,6 +130,7 @@ impl Counts {
         self.happenings += other.happenings;
         self.crashes += other.crashes;
         self.elections += other.elections;
+        self.snapshots_sent += other.snapshots_sent;
         self.replies += other.replies;
         self.committed += other.committed;
         self.simulated_ms += other.simulated_ms;
@@ -132,7 +142,6 @@ pub struct Outcome {
     pub hash: u64,
     pub failure: Option<String>,
     pub counts: Counts,
-    pub lines: Vec<String>,
 }
 
 /// Simulated time within which everybody must be served again after the last fault: several elections that fail, with the
@@ -143,7 +152,7 @@ pub const RECOVERY_MS: u64 = 120_000;
 const HAPPENINGS_MAX: u64 = 20_000_000;
 
 impl World {
-    pub fn new(options: &Options, scratch: PathBuf, keeps_lines: bool) -> World {
+    pub fn new(options: &Options, scratch: PathBuf, lines: Option<Lines>) -> World {
         let mut world = World {
             options: options.clone(),
             now_us: 0,
@@ -151,11 +160,12 @@ impl World {
             planned: 0,
             chance: Random::new(options.seed ^ 0x6368_616e_6365),
             network: Network::default(),
+            ambushes: Vec::new(),
             slow_links: Vec::new(),
             servers: Vec::new(),
             clients: Vec::new(),
             checker: Checker::new(),
-            trace: Trace::new(keeps_lines),
+            trace: Trace::new(lines),
             calm: false,
             counts: Counts::default(),
         };
@@ -248,12 +258,7 @@ impl World {
         if let Some(failure) = &failure {
             note!(self, "VIOLATION {failure}");
         }
-        Outcome {
-            hash: self.trace.hash,
-            failure,
-            counts: self.counts,
-            lines: std::mem::take(&mut self.trace.lines).unwrap_or_default(),
-        }
+        Outcome { hash: self.trace.hash, failure, counts: self.counts }
     }
 
     /// Plans something for later.

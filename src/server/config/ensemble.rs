@@ -15,6 +15,7 @@ use super::settings::Settings;
 use crate::request::local;
 use crate::types::ServerId;
 use crate::zab::election::Timing;
+use crate::zab::history;
 use crate::zab::quorum::{HostPort, Member, QuorumError, QuorumVerifier, QuorumView};
 
 /// What a member of an ensemble is told. Limits in ticks are still to be multiplied by `tickTime`.
@@ -32,6 +33,8 @@ pub struct EnsembleConfig {
     pub sync_limit: u32,
     /// `connectToLearnerMasterLimit` in ticks: time to connect to the leader, by default `init_limit`.
     pub connect_to_learner_master_limit: u32,
+    /// With `commitLogCount`, if it is more than what is kept anyway: what a learner can have without a snapshot.
+    pub history: history::Limits,
     /// `quorumListenOnAllIPs`: election and quorum ports on every interface, not only on those of the server line.
     pub listen_on_all_ips: bool,
     /// `multiAddress.enabled`: a server may have several addresses, and tells all of them.
@@ -221,6 +224,10 @@ pub(super) fn config(
         init_limit,
         sync_limit,
         connect_to_learner_master_limit: settings.limit("connectToLearnerMasterLimit").unwrap_or(init_limit),
+        history: history::Limits {
+            count_min: settings.number::<i32>("commitLogCount").max(history::COMMITTED_LOG_COUNT_MIN as i32) as usize,
+            ..history::Limits::default()
+        },
         listen_on_all_ips: settings.is_on("quorumListenOnAllIPs"),
         multi_address: settings.is_on("multiAddress.enabled"),
         connect_timeout: Duration::from_millis(settings.number("cnxTimeout")),

@@ -14,6 +14,7 @@ use crate::storage::snapshot_format::{Decoder, Encoder, Form};
 use crate::tree::Outcome;
 use crate::types::{CnxnId, Epoch, SessionId};
 use crate::zab::effect::LAST_COUNTER;
+use crate::zab::history::Limits;
 use crate::zab::masters::Observing;
 use crate::zab::quorum::QuorumVerifier;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ struct Disk {
 impl Disk {
     fn recover(&self) -> (DataTree, History) {
         let mut data_tree = self.base.clone();
-        let mut history = History::new(data_tree.tree().zxid());
+        let mut history = History::new(data_tree.tree().zxid(), Limits::default());
         for (zxid, payload) in &self.log {
             let logged = LoggedTxn::decode(payload).unwrap();
             assert!(zxid.follows(data_tree.tree().zxid()), "{zxid} after {}", data_tree.tree().zxid());
@@ -191,6 +192,7 @@ impl Cluster {
             init_limit: 10,
             sync_limit: 5,
             last_counter: self.last_counter,
+            history: Limits::default(),
             reconfig: self.reconfig,
             participants_min: 2,
             observing: Observing { seed: id as u64, ..self.observing },

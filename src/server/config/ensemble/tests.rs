@@ -115,19 +115,21 @@ fn values_reach_their_fields() {
     assert_eq!(found.hello_timeout, Duration::from_secs(10));
     assert_eq!(found.connect_timeout, Duration::from_secs(5));
     assert_eq!((found.port_bind_tries, found.election), (Some(3), Timing::default()));
-    assert_eq!(found.epoch_wait_max, None);
+    assert_eq!((found.epoch_wait_max, found.history), (None, history::Limits::default()));
     assert!(found.sync_enabled && found.standalone_enabled);
     assert!(!found.listen_on_all_ips && !found.multi_address);
     let found = ensemble(
         &format!(
-            "{THREE}connectToLearnerMasterLimit=2\nquorumListenOnAllIPs=true\nmultiAddress.enabled=true\n\
+            "{THREE}commitLogCount=2000\nconnectToLearnerMasterLimit=2\nquorumListenOnAllIPs=true\nmultiAddress.enabled=true\n\
              cnxTimeout=7\nquorumCnxnTimeoutMs=8\nelectionPortBindRetry=0\nfastleader.minNotificationInterval=9\n\
              fastleader.maxNotificationInterval=10\nleader.maxTimeToWaitForEpoch=0\n\
              syncEnabled=false\nserver.4=b:1:2|a:1:2"
         ),
         &[("d/myid", "4")],
     );
-    assert_eq!(found.connect_to_learner_master_limit, 2);
+    assert_eq!((found.connect_to_learner_master_limit, found.history.count_min), (2, 2000));
+    let few = ensemble(&format!("{THREE}commitLogCount=-3"), &[("d/myid", "1")]);
+    assert_eq!(few.history, history::Limits::default(), "as Apache corrects it");
     assert!(found.listen_on_all_ips && found.multi_address && !found.sync_enabled);
     assert_eq!((found.connect_timeout, found.hello_timeout), (Duration::from_millis(7), Duration::from_millis(8)));
     assert_eq!((found.port_bind_tries, found.epoch_wait_max), (None, Some(Duration::ZERO)));
