@@ -1,6 +1,6 @@
 //! When to say that a quota is exceeded: a writer may exceed one with every request, and must not fill the log.
 //!
-//! Each quota has its line at once, and again when [`INTERVAL_MS`] have passed, with how often it was exceeded meanwhile.
+//! Each quota has its line at once, and again when `INTERVAL_MS` have passed, with how often it was exceeded meanwhile.
 //!
 //! Source: `RateLogger.java`, which knows one message only, and takes one with another count for another.
 
@@ -11,7 +11,7 @@ use crate::types::Instant;
 
 /// Between two lines of the same quota, as Apache has it.
 const INTERVAL_MS: u64 = 15 * 60 * 1000;
-/// Quotas that are remembered; others are not told of until one of these is forgotten, [`INTERVAL_MS`] after its line.
+/// Quotas that are remembered; others are not told of until one of these is forgotten, `INTERVAL_MS` after its line.
 pub const QUOTAS_MAX: usize = 1000;
 
 /// See the module.

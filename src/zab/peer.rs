@@ -25,24 +25,22 @@ use bytes::Bytes;
 use self::leaving::Leaving;
 use self::read_only::answer_read_only;
 use self::status::Counts;
-use super::effect::{Effect, Epochs, LinkId, MasterPort, Mode, Settings, Standing};
+use super::effect::{Effect, Epochs, LinkId, MasterPort, Mode, Settings};
 use super::history::History;
-use super::leader::{self, Leader, Past};
-use super::learner::{self, Learner, State};
+use super::leader::{self, Leader};
+use super::learner::{self, Learner};
 use super::masters::{Master, Masters};
 use super::observer_master::{ObserverMaster, Source};
 use super::quorum::QuorumVerifier;
 use super::quorum::QuorumView;
-use crate::planted::{self, Bug};
 use crate::proto::op::WriteOp;
 use crate::proto::quorum::{HandOver, Packet};
 use crate::request::containers;
 use crate::request::local::{self, LocalSessions};
-use crate::request::pipeline::{Answer, Ask, CommitBatch, Orphan, Pipeline, Proposals, WriteRequest};
+use crate::request::pipeline::{Answer, Ask, CommitBatch, Pipeline, WriteRequest};
 use crate::request::prepare::Rules;
 use crate::request::replica::Replica;
 use crate::request::throttle::{self, ConnectionThrottle};
-use crate::session::Sessions;
 use crate::storage::snapshot_format::SnapshotSource;
 use crate::tree::{self, DataTree};
 use crate::types::{CnxnId, Instant, ServerId, WallMs, Zxid};
@@ -591,68 +589,6 @@ impl Peer {
         self.view.current().is_observer(self.settings.id)
     }
 
-    /// Connects to whom it is to learn from, at once or after a pause.
-    fn dial(&mut self, now: Instant, data_tree: DataTree, leader: ServerId, master: Master) {
-        let at = (master.pause_ms > 0).then(|| now.after_ms(master.pause_ms));
-        if at.is_none() {
-            self.output.effects.push(Effect::Dial(master.server, master.port));
-        }
-        self.role = Role::Dialing(data_tree, Dialing { leader, master, at });
-    }
-
-    /// Others may be reached before the leader is looked for anew.
-    fn on_master_unreachable(&mut self, now: Instant, why: &str) {
-        let Role::Dialing(_, Dialing { leader, master, .. }) = &self.role else { return };
-        let (leader, port) = (*leader, master.port);
-        if port == MasterPort::Quorum || self.masters.round_is_over(leader) || self.leaving.is_some() {
-            return self.end_role(why);
-        }
-        self.output.notes.push(format!("No observer master yet: {why}"));
-        let master = self.masters.next(self.view.current(), leader);
-        if let Role::Dialing(data_tree, _) = std::mem::replace(&mut self.role, Role::Changing) {
-            self.dial(now, data_tree, leader, master);
-        }
-    }
-
-    /// A leader whose voters have left it before it had their history acknowledged waits for nobody.
-    fn on_voter_looks(&mut self, voter: ServerId) {
-        let Role::Leading(leading) = &mut self.role else { return };
-        leading.supporters.remove(&voter);
-        if !leading.leader.is_established()
-            && !leading.leader.has_learner(voter)
-            && !self.view.contains_quorum(&leading.supporters)
-        {
-            self.counts.disloyal_voters += 1;
-            self.end_role(&format!("server {voter} looks for another leader"));
-        }
-    }
-
-    fn on_leader_connected(&mut self, now: Instant, wall: WallMs, link: LinkId) {
-        let (data_tree, Dialing { leader, master, .. }) = match std::mem::replace(&mut self.role, Role::Changing) {
-            Role::Dialing(data_tree, dialing) if self.leaving.is_none() => (data_tree, dialing),
-            role => {
-                self.role = role;
-                return self.output.effects.push(Effect::Close(link, "no leader is looked for any more".to_owned()));
-            }
-        };
-        let mut out = learner::Out::default();
-        let observer = self.is_observer();
-        let last = data_tree.tree().zxid();
-        let (settings, view) = (self.settings, self.view.clone());
-        let last = if self.in_doubt { None } else { Some(last) };
-        let learner = Learner::new(settings, observer, link, leader, view, self.epochs, last, now, &mut out);
-        let mut replica = Replica::new(data_tree, self.ordering.digests, self.settings.id.0 as u8, wall);
-        if let Some(rules) = self.ordering.local_sessions {
-            replica.keep_local_sessions(self.new_local_sessions(rules, wall));
-        }
-        if master.port == MasterPort::ObserverMaster {
-            self.output.notes.push(format!("Observing new leader sid={}, an observer master", master.server));
-        }
-        let following = Following { learner, replica, master: master.server, observers: None };
-        self.role = Role::Following(Box::new(following));
-        self.after_learner(out);
-    }
-
     fn on_packet(&mut self, now: Instant, wall: WallMs, link: LinkId, packet: Packet) {
         self.counts.packet(packet.kind, self.mode());
         if matches!(self.role, Role::Leading(_)) {
@@ -755,295 +691,11 @@ impl Peer {
             Role::Changing => {}
         }
     }
-
-    fn as_leader(&mut self, now: Instant, wall: WallMs, step: impl FnOnce(&mut Leader, Past<'_>, &mut leader::Out)) {
-        let Role::Leading(leading) = &mut self.role else { return };
-        let mut out = leader::Out::default();
-        let past = Past { history: &self.history, visible: leading.state.visible() };
-        step(&mut leading.leader, past, &mut out);
-        self.after_leader(now, wall, out);
-    }
-
-    fn after_leader(&mut self, now: Instant, wall: WallMs, out: leader::Out) {
-        let Role::Leading(leading) = &mut self.role else { return };
-        let leader::Out { effects, asks, snapshots, diffs, established, view, failed } = out;
-        self.counts.snapshots += snapshots.len() as u64;
-        self.counts.diffs += diffs;
-        let mut snapshots = snapshots.into_iter().peekable();
-        for (place, effect) in effects.into_iter().enumerate() {
-            while let Some((_, link)) = snapshots.next_if(|(before, _)| *before == place) {
-                let source = leading.state.snapshot(self.ordering.digests);
-                self.output.effects.push(Effect::SendSnapshot(link, Box::new(source)));
-            }
-            if let Effect::SaveEpochs(epochs) = &effect {
-                self.epochs = *epochs;
-                self.disk_at_work = true;
-            }
-            self.output.effects.push(effect);
-        }
-        if let Some(view) = view {
-            self.configure(view);
-        }
-        if established {
-            self.begin_ordering(now, wall);
-        }
-        if self.leaving.is_none() {
-            for ask in asks {
-                self.order(now, wall, ask);
-            }
-        }
-        if let Some(why) = failed {
-            self.end_role(&why);
-        }
-    }
-
-    /// The history is a quorum's: clients are served.
-    fn begin_ordering(&mut self, now: Instant, wall: WallMs) {
-        let local = self.ordering.local_sessions.map(|rules| self.new_local_sessions(rules, wall));
-        let Role::Leading(leading) = &mut self.role else { return };
-        let LeaderState::Waiting(data_tree) = &mut leading.state else { return };
-        let mut data_tree = std::mem::take(data_tree.as_mut());
-        set_config(&mut data_tree, &self.view, wall);
-        let epoch = leading.leader.epoch();
-        self.output.effects.push(Effect::Serve(Mode::Leading, data_tree.tree().clone(), epoch));
-        let Ordering { rules, containers, digests, grace_ms, .. } = self.ordering;
-        let sessions = Sessions::new(self.settings.tick_ms, grace_ms, self.settings.id.0 as u8, wall);
-        let mut pipeline = Pipeline::new(data_tree, sessions, rules, containers, digests, now);
-        pipeline.begin_epoch(epoch);
-        if let Some(local) = local {
-            pipeline.keep_local_sessions(local);
-        }
-        self.output.notes.extend(pipeline.close_orphans(wall).iter().map(Orphan::to_string));
-        leading.state = LeaderState::Ordering(Box::new(pipeline));
-    }
-
-    fn pump_leading(&mut self, now: Instant) {
-        let Role::Leading(leading) = &mut self.role else { return };
-        if leading.leader.is_deserted() {
-            return self.end_role("another server leads by a reconfiguration");
-        }
-        let Leading { leader, state: LeaderState::Ordering(pipeline), .. } = leading.as_mut() else { return };
-        let mut out = leader::Out::default();
-        let Proposals { bytes, ends } = pipeline.take_proposals(Proposals::default());
-        let (bytes, mut start) = (Bytes::from(bytes), 0);
-        let before = self.output.log.len();
-        self.output.log.extend(ends.into_iter().map(|(zxid, end)| {
-            let payload = bytes.slice(start..end);
-            start = end;
-            (zxid, payload)
-        }));
-        self.counts.proposals += (self.output.log.len() - before) as u64;
-        leader.propose(now, self.output.log[before..].iter().cloned(), &mut out);
-        if let Some(zxid) = leader.commit(&mut self.history, &mut out) {
-            let batch = pipeline.commit(zxid);
-            self.counts.commits += batch.as_ref().map_or(0, |batch| batch.commits.len() as u64);
-            self.output.batches.extend(batch);
-        }
-        for answer in pipeline.take_answers() {
-            match answer {
-                Answer::Synced(cnxn) | Answer::Revalidated { cnxn, .. } if cnxn.is_learner() => {
-                    leader.answer(&answer, &mut out);
-                }
-                answer => self.output.answers.push(answer),
-            }
-        }
-        self.output.effects.append(&mut out.effects);
-        let (last, epoch) = (leader.last_proposed(), leader.epoch());
-        if let Some(view) = out.view {
-            self.configure(view);
-        }
-        if last.epoch() == epoch.0 && last.counter() >= self.settings.last_counter {
-            self.end_role("zxid lower 32 bits are about to roll over, forcing re-election, and therefore a new epoch");
-        }
-    }
-
-    fn as_learner(&mut self, link: LinkId, step: impl FnOnce(&mut Learner, &mut State<'_>, &mut learner::Out)) {
-        let Role::Following(following) = &mut self.role else { return };
-        if following.learner.link() != link {
-            return;
-        }
-        let mut out = learner::Out::default();
-        let mut state = State { replica: &mut following.replica, history: &mut self.history };
-        step(&mut following.learner, &mut state, &mut out);
-        self.after_learner(out);
-    }
-
-    fn after_learner(&mut self, out: learner::Out) {
-        let Role::Following(following) = &mut self.role else { return };
-        let learner::Out { effects, log, established, reconfigured, activated, .. } = out;
-        let learner::Out { appointed, handed_over, failed, look_again_at, .. } = out;
-        if let Some(observers) = &mut following.observers {
-            activated.into_iter().for_each(|(zxid, leader)| observers.activated(zxid, leader));
-        }
-        if let Some((zxid, _)) = log.last() {
-            self.appended = *zxid;
-        }
-        self.output.log.extend(log);
-        if reconfigured {
-            let view = following.learner.view().clone();
-            // Before anything that becomes durable below is acknowledged.
-            self.configure(view);
-        }
-        for effect in effects {
-            match &effect {
-                Effect::SaveEpochs(epochs) => {
-                    self.epochs = *epochs;
-                    self.disk_at_work = true;
-                }
-                Effect::Truncate(_) | Effect::Install(_) => self.disk_at_work = true,
-                _ => {}
-            }
-            self.output.effects.push(effect);
-        }
-        if let Role::Following(following) = &mut self.role
-            && established
-            && failed.is_none()
-        {
-            let Following { learner, replica, observers, .. } = following.as_mut();
-            // Nobody was served while these were committed.
-            drop(replica.take_batch());
-            replica.set_config(&self.view.current().to_string(), Zxid(self.view.current().version()));
-            let mode = if learner.is_observer() { Mode::Observing } else { Mode::Following };
-            self.output.effects.push(Effect::Serve(mode, replica.tree().clone(), learner.epoch()));
-            if self.settings.observing.masters && mode == Mode::Following {
-                *observers = Some(ObserverMaster::new(self.settings, learner.epoch(), self.history.newest()));
-                self.output.effects.push(Effect::Listen(MasterPort::ObserverMaster));
-            }
-        }
-        if let Some(why) = failed {
-            self.appointed = appointed;
-            self.look_again_at = look_again_at;
-            return self.end_role(&why);
-        }
-        if let Some(hand_over) = handed_over {
-            let why = format!("the leader stops, and server {} is to lead", hand_over.successor);
-            self.successor = Some(hand_over);
-            self.end_role(&why);
-        }
-    }
-
-    /// The server looks for a leader again, as soon as its tree is what its log says; or it leaves.
-    fn end_role(&mut self, why: &str) {
-        let was = self.mode();
-        let mut reload = false;
-        if self.is_observer() && self.appointed.is_none() && self.successor.is_none() {
-            self.pause_ms = Some(self.masters.election_pause_ms()).filter(|ms| *ms > 0);
-        }
-        self.all_committed = false;
-        let data_tree = match std::mem::replace(&mut self.role, Role::Changing) {
-            Role::Leading(leading) => {
-                let Leading { leader, state, .. } = *leading;
-                self.output.notes.push(format!("Shutdown Leader! reason: {why}"));
-                for link in leader.links() {
-                    self.output.effects.push(Effect::Close(link, "the leader steps down".to_owned()));
-                }
-                self.output.effects.push(Effect::Unlisten);
-                self.appointed = leader.appointed();
-                self.all_committed = was.is_some() && leader.committed() == leader.last_proposed();
-                for (zxid, payload) in leader.into_outstanding() {
-                    self.history.push(zxid, payload);
-                }
-                match state {
-                    LeaderState::Waiting(data_tree) => *data_tree,
-                    LeaderState::Ordering(mut pipeline) => {
-                        self.all_committed &= !pipeline.has_proposals();
-                        self.log_unproposed(&mut pipeline);
-                        pipeline.into_head()
-                    }
-                }
-            }
-            Role::Following(following) => {
-                let Following { mut learner, mut replica, observers, .. } = *following;
-                self.output.notes.push(format!("Shutdown Follower: {why}"));
-                self.output.effects.push(Effect::Close(learner.link(), why.to_owned()));
-                if let Some(mut observers) = observers {
-                    observers.inform(&self.history, &mut self.output.effects);
-                    let closed =
-                        observers.links().map(|link| Effect::Close(link, "this server follows no more".to_owned()));
-                    self.output.effects.extend(closed);
-                    self.output.effects.push(Effect::Unlisten);
-                }
-                reload = learner.is_ahead_of_disk();
-                if was.is_some() {
-                    self.output.batches.extend(replica.take_batch());
-                    self.output.answers.extend(replica.take_answers());
-                }
-                self.all_committed = learner.has_all_committed();
-                for (payload, logged) in learner.take_uncommitted() {
-                    replica.commit(&logged);
-                    self.history.push(logged.header.zxid, payload);
-                }
-                self.counts.digest_mismatches += replica.take_digest_mismatches();
-                replica.into_data_tree()
-            }
-            Role::Settling(data_tree) | Role::Looking(data_tree) | Role::Dialing(data_tree, _) => {
-                self.output.notes.push(format!("No leader yet: {why}"));
-                data_tree
-            }
-            Role::Changing => unreachable!("a role ends once"),
-        };
-        if was.is_some() {
-            self.output.effects.push(Effect::Unserve);
-        }
-        self.role = Role::Settling(data_tree);
-        if reload && !self.disk_at_work {
-            self.disk_at_work = true;
-            self.output.effects.push(Effect::Reload);
-        }
-        self.look_when_settled();
-    }
-
-    /// What was accepted since the last pump is in the tree, so it must be in the log too.
-    fn log_unproposed(&mut self, pipeline: &mut Pipeline) {
-        let proposals = pipeline.take_proposals(Proposals::default());
-        for (zxid, payload) in proposals.iter() {
-            let payload = Bytes::copy_from_slice(payload);
-            self.output.log.push((zxid, payload.clone()));
-            self.history.push(zxid, payload);
-        }
-    }
-
-    fn look_when_settled(&mut self) {
-        if let Some((zxid, _)) = self.output.log.last() {
-            self.appended = *zxid;
-        }
-        if self.disk_at_work || self.durable < self.appended {
-            return;
-        }
-        if self.leaving.is_some() {
-            return self.leave_settled();
-        }
-        if self.look_again_at.is_some() || self.pause_ms.is_some() {
-            return;
-        }
-        self.role = match std::mem::replace(&mut self.role, Role::Changing) {
-            Role::Settling(data_tree) => {
-                let zxid = data_tree.tree().zxid();
-                assert_eq!(
-                    zxid, self.appended,
-                    "who looks for a leader has applied what is in the log, and nothing else"
-                );
-                let zxid = if self.in_doubt { NO_VOTE } else { zxid };
-                // Zxids of one epoch look alike.
-                let voted = if planted::is(Bug::VoteIgnoresLog) { Zxid(zxid.0 | 0xffff_ffff) } else { zxid };
-                self.counts.lookings += 1;
-                self.output.effects.push(match (self.appointed.take(), self.successor.take()) {
-                    (Some((leader, zxid)), _) => Effect::Appoint { leader, zxid },
-                    (None, Some(hand_over)) if !self.in_doubt => Effect::Succeed(hand_over, zxid),
-                    _ => Effect::Look(Standing { epoch: self.epochs.current, zxid: voted }),
-                });
-                Role::Looking(data_tree)
-            }
-            role => role,
-        };
-    }
 }
 
-/// Shows the configuration in force at `/zookeeper/config`.
-fn set_config(data_tree: &mut DataTree, view: &QuorumView, wall: WallMs) {
-    data_tree.set_config(&view.current().to_string(), Zxid(view.current().version()), wall);
-}
-
+mod ending;
+mod leading;
+mod learning;
 mod leaving;
 mod read_only;
 pub mod status;

@@ -2,6 +2,7 @@
 //! that picks whoever has come furthest.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::BytesMut;
 
@@ -14,10 +15,10 @@ use crate::storage::snapshot_format::{Decoder, Encoder, Form};
 use crate::tree::Outcome;
 use crate::types::{CnxnId, Epoch, SessionId};
 use crate::zab::effect::LAST_COUNTER;
+use crate::zab::effect::Standing;
 use crate::zab::history::Limits;
 use crate::zab::masters::Observing;
 use crate::zab::quorum::QuorumVerifier;
-use std::sync::Arc;
 
 mod hand_over;
 mod hazards;
