@@ -76,13 +76,24 @@ impl History {
         self.entries.back().map_or(self.base, |(zxid, _)| *zxid)
     }
 
-    /// Adds the next transaction. One that does not follow the newest makes what is older useless: it is forgotten.
+    /// Adds the next transaction, and forgets what is beyond the limits then.
     pub fn push(&mut self, zxid: Zxid, payload: Bytes) {
+        self.add(zxid, payload);
+        self.trim();
+    }
+
+    /// Adds the next transaction and forgets nothing before [`History::trim`], so that observers can be told of all that was
+    /// added. One that does not follow the newest makes what is older useless: it is forgotten.
+    pub fn add(&mut self, zxid: Zxid, payload: Bytes) {
         if !zxid.follows(self.newest()) && !planted::is(Bug::HoleInHistory) {
             *self = History::new(Zxid(zxid.0 - 1), self.limits);
         }
         self.bytes += payload.len() + ENTRY_BYTES;
         self.entries.push_back((zxid, payload));
+    }
+
+    /// Forgets what is beyond the limits.
+    pub fn trim(&mut self) {
         while self.bytes > self.limits.bytes_max && self.entries.len() > self.limits.count_min {
             let (zxid, payload) = self.entries.pop_front().expect("there are more than the least");
             self.base = zxid;
@@ -214,6 +225,11 @@ mod tests {
             for counter in 1..=600 {
                 h.push(z(0, counter), large.clone());
             }
+            let mut untrimmed = h.clone();
+            (601..=610).for_each(|counter| untrimmed.add(z(0, counter), large.clone()));
+            assert_eq!(untrimmed.from(0).count(), count_min + 10);
+            untrimmed.trim();
+            assert_eq!(untrimmed.from(0).count(), count_min);
             assert_eq!(h.from(0).count(), count_min);
             let base = 600 - count_min as i64;
             assert_eq!(h.plan(z(0, base)), Plan::Diff { from: 0 });

@@ -572,7 +572,7 @@ impl Learner {
         if planted::is(Bug::HoleInHistory) && matches!(self.stage, Stage::Syncing { .. }) {
             return Ok(());
         }
-        state.history.push(zxid, payload);
+        state.history.add(zxid, payload);
         Ok(())
     }
 

@@ -361,6 +361,8 @@ impl Peer {
     /// Finishes what the events since the last call have begun, and gives what is to be done.
     pub fn pump(&mut self, now: Instant) -> Output {
         self.pump_role(now);
+        // Observers were told of what a learner has added to it.
+        self.history.trim();
         if let Some(Leaving::Draining { until }) = self.leaving {
             self.leave_if_drained(now >= until);
         }

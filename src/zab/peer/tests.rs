@@ -39,8 +39,12 @@ struct Disk {
 
 impl Disk {
     fn recover(&self) -> (DataTree, History) {
+        self.recover_with(Limits::default())
+    }
+
+    fn recover_with(&self, limits: Limits) -> (DataTree, History) {
         let mut data_tree = self.base.clone();
-        let mut history = History::new(data_tree.tree().zxid(), Limits::default());
+        let mut history = History::new(data_tree.tree().zxid(), limits);
         for (zxid, payload) in &self.log {
             let logged = LoggedTxn::decode(payload).unwrap();
             assert!(zxid.follows(data_tree.tree().zxid()), "{zxid} after {}", data_tree.tree().zxid());
@@ -103,6 +107,7 @@ struct Cluster {
     last_counter: u32,
     reconfig: bool,
     /// What concerns observers, but for the seed.
+    history: Limits,
     observing: Observing,
     /// How often anybody had to look for a leader.
     elections: usize,
@@ -134,6 +139,7 @@ impl Cluster {
             strangers: BTreeSet::new(),
             said_accepted: BTreeMap::new(),
             reconfig: false,
+            history: Limits::default(),
             observing: Observing::default(),
             elections: 0,
         };
@@ -186,14 +192,14 @@ impl Cluster {
 
     fn start(&mut self, id: i64) {
         let server = self.servers.get_mut(&id).unwrap();
-        let (data_tree, history) = server.disk.recover();
+        let (data_tree, history) = server.disk.recover_with(self.history);
         let settings = Settings {
             id: ServerId(id),
             tick_ms: TICK_MS,
             init_limit: 10,
             sync_limit: 5,
             last_counter: self.last_counter,
-            history: Limits::default(),
+            history: self.history,
             reconfig: self.reconfig,
             participants_min: 2,
             observing: Observing { seed: id as u64, ..self.observing },
@@ -245,9 +251,13 @@ impl Cluster {
     }
 
     fn event(&mut self, id: i64, event: Event) {
+        self.events(id, [event]);
+    }
+
+    fn events(&mut self, id: i64, events: impl IntoIterator<Item = Event>) {
         let wall = WallMs(1_700_000_000_000 + self.now.0 as i64);
         if let Some(peer) = &mut self.servers.get_mut(&id).unwrap().peer {
-            peer.handle(self.now, wall, event);
+            events.into_iter().for_each(|event| peer.handle(self.now, wall, event));
             self.pump(id);
         }
     }
@@ -492,9 +502,8 @@ impl Cluster {
                     }
                     packets.push(packet);
                 }
-                for packet in packets {
-                    self.event(to, Event::Packet(id, packet));
-                }
+                // What came together is handled together, as by the driver.
+                self.events(to, packets.into_iter().map(|packet| Event::Packet(id, packet)));
             }
             Sent::Snapshot(source) => self.event(to, Event::SnapshotReceived(id, Box::new(stream(&source)))),
         }

@@ -8,7 +8,10 @@ const FIVE: &str = "server.1=h:1:2:participant;2181\nserver.2=h:3:4:participant;
                     version=0";
 
 fn five_with(observing: Observing, reconfig: bool) -> Cluster {
-    let mut c = Cluster { observing: Observing { masters: true, ..observing }, reconfig, ..Cluster::new(FIVE) };
+    started(Cluster { observing: Observing { masters: true, ..observing }, reconfig, ..Cluster::new(FIVE) })
+}
+
+fn started(mut c: Cluster) -> Cluster {
     for id in 1..=5 {
         c.start(id);
     }
@@ -61,6 +64,31 @@ fn observers_learn_from_followers_and_the_leader_does_not_hear_of_them() {
         c.assert_everywhere(&path, true);
     }
     c.assert_agreement();
+}
+
+/// A quorum whose flushes take long commits much with their end: more than is kept for learners that come back.
+#[test]
+fn observers_are_told_of_all_that_is_committed_at_once() {
+    let history = Limits { count_min: 3, bytes_max: 0 };
+    let observing = Observing { masters: true, ..Observing::default() };
+    let mut c = started(Cluster { observing, history, ..Cluster::new(FIVE) });
+    let session = c.open_session(3);
+    c.deliver_all();
+    let link = |c: &Cluster| c.links.iter().find(|(_, link)| link.learner == 4).map(|(id, _)| *id);
+    let (before, master) = (link(&c), master(&c, 4));
+    [1, 2, 3].into_iter().filter(|id| *id != master).for_each(|id| c.server(id).disk_stuck = true);
+    for n in 0..10 {
+        c.create(3, session, n + 1, &format!("/n{n}"));
+    }
+    c.deliver_all();
+    assert!(c.servers[&4].serving.as_ref().unwrap().1.get("/n0").is_none(), "it waits for a quorum");
+    c.server(3).disk_stuck = false;
+    c.deliver_all();
+    [1, 2].into_iter().for_each(|id| c.server(id).disk_stuck = false);
+    c.deliver_all();
+    c.assert_everywhere("/n9", true);
+    assert_eq!(link(&c), before, "it was not sent away");
+    assert_eq!(c.servers[&master].peer.as_ref().unwrap().history.from(0).count(), 3);
 }
 
 /// Its answer says that what was committed before has come: it must be behind that on its way through the master.
