@@ -803,6 +803,11 @@ impl Leader {
         learner.stage = Stage::Syncing;
         learner.deadline = deadline;
         learner.given = newest;
+        // What it had acknowledged on an earlier connection is taken away again, by TRUNC or SNAP, if it is not committed yet: it
+        // counts once it is acknowledged anew.
+        if let Some(acked) = self.acked.get_mut(&sid) {
+            *acked = newest.min(*acked);
+        }
         let Past { history, visible } = past;
         let plan = history.plan(last);
         tracing::info!(

@@ -372,6 +372,36 @@ fn a_server_that_has_accepted_a_later_epoch_than_its_leaders_breaks_no_promise_a
     assert_eq!(c.servers[&1].disk.epochs.accepted, Epoch(9));
 }
 
+/// Found by the simulator. A follower that was restarted is brought to what is committed, which takes away from it what it has
+/// acknowledged and nobody has committed. Its old acknowledgement must not commit that afterwards.
+#[test]
+fn an_acknowledgement_is_worth_nothing_once_its_follower_was_cut() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let leader = c.leader();
+    let session = c.open_session(leader);
+    let [cut, slow] = [1, 2, 3].into_iter().filter(|id| *id != leader).collect::<Vec<_>>()[..] else { unreachable!() };
+    for id in [leader, slow] {
+        c.server(id).disk_stuck = true;
+    }
+    c.create(leader, session, 1, "/x");
+    c.deliver_all();
+    c.kill(cut);
+    c.start(cut);
+    c.server(cut).disk_stuck = true;
+    c.run(4);
+    assert!(c.servers[&cut].disk.recover().0.tree().get("/x").is_none(), "it was cut");
+    c.server(leader).disk_stuck = false;
+    c.deliver_all();
+    let shown = |c: &Cluster| c.servers[&leader].serving.as_ref().unwrap().1.get("/x").is_some();
+    assert!(!shown(&c), "nobody but the leader has it");
+    for id in [cut, slow] {
+        c.server(id).disk_stuck = false;
+    }
+    c.deliver_all();
+    assert!(shown(&c));
+}
+
 #[test]
 fn an_epoch_that_no_ensemble_comes_to_is_not_believed() {
     for established in [false, true] {
