@@ -148,6 +148,8 @@ pub struct Outcome {
 /// longest pauses between them.
 pub const RECOVERY_MS: u64 = 120_000;
 
+/// Ends of sessions that are waited for, one after the other, before all servers must show the same.
+const SETTLING_MAX: usize = 50;
 /// More than this happens in no run that goes anywhere.
 const HAPPENINGS_MAX: u64 = 20_000_000;
 
@@ -215,12 +217,9 @@ impl World {
         self.outcome()
     }
 
-    /// Clients fall silent; then all servers must have the same.
-    fn settle(&mut self) {
-        for client in &mut self.clients {
-            client.silent = true;
-        }
-        let end_us = self.now_us + 3_000_000 + 40 * self.options.delay_us() + 40 * self.options.flush_us();
+    /// Goes on for so long, or up to a violation.
+    fn run_for(&mut self, us: u64) {
+        let end_us = self.now_us + us;
         while self.checker.violation.is_none()
             && let Some(entry) = self.agenda.first_entry()
             && entry.key().0 <= end_us
@@ -229,6 +228,24 @@ impl World {
             self.now_us = at;
             self.counts.happenings += 1;
             self.happen(happening);
+        }
+        self.now_us = self.now_us.max(end_us);
+    }
+
+    /// Clients fall silent; then all servers must have the same.
+    fn settle(&mut self) {
+        for client in &mut self.clients {
+            client.silent = true;
+        }
+        let travel_us = 40 * self.options.delay_us() + 40 * self.options.flush_us();
+        self.run_for(3_000_000 + travel_us);
+        // A session that nobody took up again may expire at any time, and its end has to travel too.
+        for _ in 0..SETTLING_MAX {
+            let last = self.checker.last_committed();
+            self.run_for(travel_us);
+            if self.checker.last_committed() == last {
+                break;
+            }
         }
         let last = self.checker.last_committed();
         for server in 0..self.servers.len() {
