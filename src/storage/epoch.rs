@@ -28,8 +28,8 @@ const TEMP_SUFFIX: &str = "tmp";
 /// between. What it has then is a beginning of the history that the leader of that epoch had, as a server has that follows it
 /// and is some transactions behind. Apache refuses to start there.
 ///
-/// Errors with `Damaged` if a file holds no number or one that no ensemble comes to, or the current epoch is newer than the accepted one: such a server must
-/// not vote.
+/// Errors with `Damaged` if a file holds no number or one that no ensemble comes to, or the current epoch is newer than the
+/// accepted one: such a server must not vote.
 pub fn load(dir: &Path, last: Zxid) -> Result<Epochs, StorageError> {
     let implied = Epoch(last.epoch());
     let current = read(&dir.join(CURRENT))?.unwrap_or(implied);

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use super::history;
 use super::masters::Observing;
 use super::quorum::QuorumView;
-use crate::proto::quorum::HandOver;
+use crate::proto::quorum::{self, HandOver, Packet, PacketKind};
+use crate::request::pipeline::Answer;
 use crate::storage::snapshot_format::SnapshotSource;
 use crate::tree::Tree;
 use crate::types::{Epoch, ServerId, Zxid};
@@ -156,5 +157,27 @@ impl Mode {
             Mode::Observing => "observer",
             Mode::ReadOnly => "read-only",
         }
+    }
+}
+
+impl Effect {
+    /// Sends one packet.
+    pub fn packet(link: LinkId, packet: &Packet) -> Effect {
+        let mut bytes = Vec::new();
+        packet.encode(&mut bytes);
+        Effect::Send(link, bytes.into())
+    }
+}
+
+/// How a learner is told of an answer to what it has asked for (SYNC, REVALIDATE), and over which link; `None` for the answers
+/// that only this server's own clients get.
+pub fn packet_of_answer(answer: &Answer) -> Option<(LinkId, Packet)> {
+    match answer {
+        Answer::Synced(cnxn) => Some((cnxn.slot, Packet::bare(PacketKind::Sync, Zxid::ZERO))),
+        Answer::Revalidated { cnxn, session, valid } => {
+            let data = quorum::encode_revalidated(*session, *valid);
+            Some((cnxn.slot, Packet::with(PacketKind::Revalidate, Zxid(-1), data)))
+        }
+        _ => None,
     }
 }

@@ -34,6 +34,7 @@ impl Default for Limits {
         Limits { count_min: COMMITTED_LOG_COUNT_MIN, bytes_max: COMMITTED_LOG_BYTES_MAX }
     }
 }
+
 /// What an entry costs beyond its payload.
 const ENTRY_BYTES: usize = 64;
 

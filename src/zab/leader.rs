@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::effect::{Effect, Epochs, LinkId, Reason, Settings};
+use super::effect::{self, Effect, Epochs, LinkId, Reason, Settings};
 use super::history::{History, Plan};
 use super::quorum::{PeerAddress, QuorumVerifier, QuorumView};
 use super::reconfig;
@@ -618,16 +618,10 @@ impl Leader {
 
     /// Tells a learner what the pipeline has answered it.
     pub fn answer(&self, answer: &Answer, out: &mut Out) {
-        let (cnxn, packet) = match answer {
-            Answer::Synced(cnxn) => (cnxn, Packet::bare(PacketKind::Sync, Zxid::ZERO)),
-            Answer::Revalidated { cnxn, session, valid } => {
-                let data = quorum::encode_revalidated(*session, *valid);
-                (cnxn, Packet::with(PacketKind::Revalidate, Zxid(-1), data))
-            }
-            _ => return,
-        };
-        if self.learners.contains_key(&cnxn.slot) {
-            send(cnxn.slot, &packet, out);
+        if let Some((link, packet)) = effect::packet_of_answer(answer)
+            && self.learners.contains_key(&link)
+        {
+            out.effects.push(Effect::packet(link, &packet));
         }
     }
 
@@ -1001,7 +995,5 @@ impl Learner {
 }
 
 fn send(link: LinkId, packet: &Packet, out: &mut Out) {
-    let mut bytes = Vec::new();
-    packet.encode(&mut bytes);
-    out.effects.push(Effect::Send(link, bytes.into()));
+    out.effects.push(Effect::packet(link, packet));
 }

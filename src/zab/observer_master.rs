@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::effect::{Effect, LinkId, Reason, Settings};
+use super::effect::{self, Effect, LinkId, Reason, Settings};
 use super::history::{History, Plan};
 use super::quorum::QuorumVerifier;
 use crate::jute::Write as _;
@@ -192,16 +192,10 @@ impl ObserverMaster {
 
     /// Tells an observer what the leader has answered it.
     pub fn answer(&self, answer: &Answer, effects: &mut Vec<Effect>) {
-        let (cnxn, packet) = match answer {
-            Answer::Synced(cnxn) => (cnxn, Packet::bare(PacketKind::Sync, Zxid::ZERO)),
-            Answer::Revalidated { cnxn, session, valid } => {
-                let data = quorum::encode_revalidated(*session, *valid);
-                (cnxn, Packet::with(PacketKind::Revalidate, Zxid(-1), data))
-            }
-            _ => return,
-        };
-        if self.observers.contains_key(&cnxn.slot) {
-            send(cnxn.slot, &packet, effects);
+        if let Some((link, packet)) = effect::packet_of_answer(answer)
+            && self.observers.contains_key(&link)
+        {
+            effects.push(Effect::packet(link, &packet));
         }
     }
 
@@ -310,7 +304,5 @@ fn readable(packet: &Packet) -> Result<ForwardedRequest, Reason> {
 }
 
 fn send(link: LinkId, packet: &Packet, effects: &mut Vec<Effect>) {
-    let mut bytes = Vec::new();
-    packet.encode(&mut bytes);
-    effects.push(Effect::Send(link, bytes.into()));
+    effects.push(Effect::packet(link, packet));
 }

@@ -525,6 +525,12 @@ impl Cluster {
         *self.servers[&at].opened.last().expect("a session was opened")
     }
 
+    fn write(&mut self, at: i64, path: &str) {
+        let session = self.open_session(at);
+        self.create(at, session, 1, path);
+        self.deliver_all();
+    }
+
     fn create(&mut self, at: i64, session: SessionId, xid: i32, path: &str) {
         self.create_as(at, session, xid, path, 0);
     }

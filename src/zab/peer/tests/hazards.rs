@@ -23,12 +23,6 @@ impl Cluster {
         (disk.base, disk.log) = (disk.recover().0, Vec::new());
     }
 
-    fn write(&mut self, at: i64, path: &str) {
-        let session = self.open_session(at);
-        self.create(at, session, 1, path);
-        self.deliver_all();
-    }
-
     /// Lets one thing happen that is on its way: a flush, or the arrival of a message.
     fn step(&mut self) -> bool {
         let ends: Vec<(LinkId, bool)> = self.links.keys().flat_map(|id| [(*id, true), (*id, false)]).collect();
@@ -339,9 +333,7 @@ fn h19_a_leader_that_is_cut_off_one_way_does_not_stay() {
 fn an_accepted_epoch_that_nobody_else_has_heard_of_leads_to_a_later_one() {
     let mut c = Cluster::three();
     c.run(2);
-    let session = c.open_session(1);
-    c.create(1, session, 1, "/a");
-    c.deliver_all();
+    c.write(1, "/a");
     c.kill(1);
     c.server(1).disk.epochs.accepted = Epoch(9);
     c.start(1);
