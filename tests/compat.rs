@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use ringkeeper::cnxn::FourLetter;
 use ringkeeper::proto::op::OpCode;
 use ringkeeper::server::config::keys;
+use ringkeeper::server::monitor;
 
 fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/compat.md")
@@ -74,4 +75,14 @@ fn every_four_letter_word_has_its_row() {
         .collect();
     let known: BTreeSet<String> = FourLetter::all().map(|word| word.word().to_owned()).collect();
     assert_eq!(done, known);
+}
+
+#[test]
+fn every_figure_that_stays_0_is_listed() {
+    let text = text();
+    let rows = rows(section(&text, "### Figures that stay 0"));
+    let listed: BTreeSet<&str> = rows.iter().flat_map(|(names, _)| names.split('`').skip(1).step_by(2)).collect();
+    let [counters, summaries, latencies]: [&[&str]; 3] =
+        [&monitor::ABSENT_COUNTERS, &monitor::ABSENT_SUMMARIES, &monitor::ABSENT_LATENCIES];
+    assert_eq!(listed, [counters, summaries, latencies].concat().into_iter().collect());
 }

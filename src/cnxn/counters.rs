@@ -2,6 +2,8 @@
 
 use hdrhistogram::Histogram;
 
+use crate::types::WallMs;
+
 /// How often something happened, and how large it was.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Summary {
@@ -65,6 +67,13 @@ impl Latency {
         self.histogram.saturating_record(ms);
     }
 
+    /// Takes in the time that has passed since, by clocks of two servers; that is not counted if they differ by more.
+    pub fn add_since(&mut self, since: WallMs, now: WallMs) {
+        if let Ok(ms) = u64::try_from(now.0 - since.0) {
+            self.add(ms);
+        }
+    }
+
     /// Takes in another shard's.
     pub fn merge(&mut self, other: &Latency) {
         self.summary.merge(&other.summary);
@@ -122,6 +131,8 @@ pub struct Counters {
     pub closed_unserved: u64,
     /// Connections that were closed because a request waited for longer than their session timeout.
     pub stale_dropped: u64,
+    /// Connections that the client or the network ended.
+    pub dropped: u64,
 }
 
 impl Counters {
@@ -163,6 +174,7 @@ impl Counters {
         self.large_rejected += other.large_rejected;
         self.closed_unserved += other.closed_unserved;
         self.stale_dropped += other.stale_dropped;
+        self.dropped += other.dropped;
     }
 }
 

@@ -332,6 +332,11 @@ impl Cnxns {
         id
     }
 
+    /// The client or the network has ended a connection, of which [`Cnxns::disconnected`] tells.
+    pub fn lost(&mut self) {
+        self.counters.dropped += 1;
+    }
+
     /// The socket is gone: forgets the connection, not its session.
     pub fn disconnected(&mut self, id: CnxnId) {
         let Some(cnxn) = self.get(id) else { return };

@@ -25,6 +25,13 @@ pub struct TxnHeader {
     pub time: WallMs,
 }
 
+impl TxnHeader {
+    /// Reads what stands before the transaction's type.
+    pub fn decode(r: &mut Reader<'_>) -> Result<TxnHeader, DecodeError> {
+        Ok(TxnHeader { session: SessionId(r.long()?), cxid: r.int()?, zxid: Zxid(r.long()?), time: WallMs(r.long()?) })
+    }
+}
+
 /// What kind of znode a create makes (`EphemeralType` and the transaction's type).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CreateKind {
@@ -289,10 +296,7 @@ impl LoggedTxn {
     /// Decodes Apache's bytes. Errors where they are not one whole transaction.
     pub fn decode(bytes: &Bytes) -> Result<LoggedTxn, DecodeError> {
         let mut r = Reader::new(bytes);
-        let session = SessionId(r.long()?);
-        let cxid = r.int()?;
-        let zxid = Zxid(r.long()?);
-        let time = WallMs(r.long()?);
+        let header = TxnHeader::decode(&mut r)?;
         let code = r.int()?;
         let txn = Txn::decode_record(code, bytes, &mut r)?;
         let digest = if r.rest().len() >= DIGEST_LEN {
@@ -302,7 +306,7 @@ impl LoggedTxn {
         } else {
             None
         };
-        Ok(LoggedTxn { header: TxnHeader { session, cxid, zxid, time }, txn, digest })
+        Ok(LoggedTxn { header, txn, digest })
     }
 }
 

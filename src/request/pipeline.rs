@@ -136,6 +136,8 @@ pub enum Answer {
 pub struct Committed {
     /// Its place.
     pub zxid: Zxid,
+    /// When the server that orders writes took it in, by its clock; `None` for what is no transaction.
+    pub time: Option<WallMs>,
     /// Who waits for the reply, and its xid.
     pub to: Option<(CnxnId, i32)>,
     /// For the reply.
@@ -290,7 +292,7 @@ impl Answer {
 impl Committed {
     /// The answer to a request that takes no place in the order.
     pub fn without_transaction(zxid: Zxid, to: (CnxnId, i32), outcome: Outcome, session: SessionChange) -> Committed {
-        Committed { zxid, to: Some(to), outcome, changes: Vec::new(), before: None, session }
+        Committed { zxid, time: None, to: Some(to), outcome, changes: Vec::new(), before: None, session }
     }
 }
 
@@ -675,7 +677,7 @@ impl Pipeline {
         session: SessionChange,
     ) {
         let (zxid, changes) = (self.head.tree().zxid(), Vec::new());
-        let answer = Committed { zxid, to, outcome, changes, before, session };
+        let answer = Committed { zxid, time: None, to, outcome, changes, before, session };
         if self.outstanding.is_empty() {
             self.answers.push(Answer::Replied(Arc::new(answer)));
         } else {
@@ -742,7 +744,8 @@ impl Pipeline {
         LoggedTxn::encode_parts(&mut self.proposals.bytes, &header, txn, digest);
         self.proposals.ends.push((header.zxid, self.proposals.bytes.len()));
         let Applied { outcome, changes } = applied;
-        self.outstanding.push_back(Committed { zxid: header.zxid, to, outcome, changes, before, session });
+        let TxnHeader { zxid, time, .. } = header;
+        self.outstanding.push_back(Committed { zxid, time: Some(time), to, outcome, changes, before, session });
     }
 
     fn next_header(&self, session: SessionId, cxid: i32, time: WallMs) -> TxnHeader {

@@ -26,26 +26,25 @@ impl QuotaLog {
     pub fn line(&mut self, now: Instant, exceeded: &Exceeded) -> Option<String> {
         let key = (exceeded.quota_path.clone(), exceeded.measure);
         let is_over = |at: Instant| now.since_ms(at) >= INTERVAL_MS;
-        let before = self.told.get_mut(&key);
-        if let Some((at, silent)) = before
-            && !is_over(*at)
-        {
-            *silent += 1;
-            return None;
+        if let Some((at, silent)) = self.told.get_mut(&key) {
+            if !is_over(*at) {
+                *silent += 1;
+                return None;
+            }
+            *at = now;
+            return Some(match std::mem::take(silent) {
+                0 => format!("Message:{exceeded}"),
+                silent => format!("[{} times] Message: {exceeded}", silent + 1),
+            });
         }
-        let silent = self.told.get(&key).map_or(0, |(_, silent)| *silent);
-        if !self.told.contains_key(&key) && self.told.len() >= QUOTAS_MAX {
+        if self.told.len() >= QUOTAS_MAX {
             self.told.retain(|_, (at, _)| !is_over(*at));
             if self.told.len() >= QUOTAS_MAX {
                 return None;
             }
         }
         self.told.insert(key, (now, 0));
-        Some(if silent > 0 {
-            format!("[{} times] Message: {exceeded}", silent + 1)
-        } else {
-            format!("Message:{exceeded}")
-        })
+        Some(format!("Message:{exceeded}"))
     }
 }
 

@@ -279,7 +279,8 @@ impl Replica {
         };
         let asked_here = answered.is_some();
         let to = answered.map(|waiting| (waiting.cnxn, waiting.cxid));
-        self.commits.push(Committed { zxid: header.zxid, to, outcome, changes, before, session });
+        let (zxid, time) = (header.zxid, Some(header.time));
+        self.commits.push(Committed { zxid, time, to, outcome, changes, before, session });
         if asked_here {
             self.answer_own(header.session);
         }
@@ -414,6 +415,7 @@ impl Replica {
             let tree = self.data_tree.tree();
             self.commits.push(Committed {
                 zxid: tree.zxid(),
+                time: None,
                 to: Some((waiting.cnxn, waiting.cxid)),
                 outcome,
                 changes: Vec::new(),

@@ -18,14 +18,15 @@ use super::limits::Limits;
 use super::metrics::LogMetrics;
 use super::monitor::{Figures, java_double};
 use super::prometheus::{Exposition, Process};
-use crate::cnxn::{Asked, CnxnInfo, Cnxns, Counters, FourLetter};
+use crate::cnxn::{Asked, CnxnInfo, Cnxns, Counters, FourLetter, Summary};
 use crate::request::pipeline::Pipeline;
 use crate::tree::DataTree;
 use crate::tree::watch::Place;
 use crate::types::{Instant, ServerId, SessionId, WallMs, Zxid};
 use crate::zab::effect::Mode;
+use crate::zab::leader::Leader;
 use crate::zab::peer::Peer;
-use crate::zab::peer::status::Status;
+use crate::zab::peer::status::{Status, Times};
 use crate::zab::quorum::{HostPort, PeerAddress, QuorumVerifier};
 
 mod commands;
@@ -58,6 +59,10 @@ pub struct Shared {
     initial_configuration: String,
     /// Whom this server believes to lead, or -1.
     leader: AtomicI64,
+    /// How long elections took, in ms.
+    elections: Mutex<Summary>,
+    /// While it leads: bytes of the last proposal, the smallest and the largest.
+    proposal_bytes: Mutex<Option<[usize; 3]>>,
 }
 
 /// What a client shard says of itself a few times a second.
@@ -112,6 +117,8 @@ struct Order {
     /// Of a server of an ensemble: what it does there, and the configuration in force.
     status: Option<Status>,
     membership: Option<Arc<QuorumVerifier>>,
+    times: Option<Times>,
+    phase: Option<&'static str>,
 }
 
 impl Shared {
@@ -128,12 +135,15 @@ impl Shared {
             trace_mask: AtomicI64::new(TRACE_MASK),
             initial_configuration: std::fs::read_to_string(&config.path).unwrap_or_default(),
             leader: AtomicI64::new(-1),
+            elections: Mutex::default(),
+            proposal_bytes: Mutex::default(),
         }
     }
 
-    /// An election has ended.
-    pub fn elected(&self, leader: ServerId) {
+    /// An election has ended. What an observer waits for is none of its own: `took_ms` is none.
+    pub fn elected(&self, leader: ServerId, took_ms: Option<u64>) {
         self.leader.store(leader.0, Relaxed);
+        took_ms.into_iter().for_each(|ms| locked(&self.elections).add(ms));
     }
 
     /// The figures of `mntr` for Prometheus; blocks. `wanted` names series, and nothing stands for all.
@@ -150,6 +160,7 @@ impl Shared {
 
     /// Answers what was asked of the ordering shard. To be called at each tick.
     pub fn answer_for_order(&self, now: Instant, head: &DataTree, pipeline: Option<&Pipeline>, peer: Option<&Peer>) {
+        *locked(&self.proposal_bytes) = peer.and_then(Peer::leader).and_then(Leader::proposal_bytes);
         for question in std::mem::take(&mut *locked(&self.boxes[self.reports.len()])) {
             let paths = |(session, paths): (&SessionId, &std::collections::BTreeSet<Arc<str>>)| {
                 (*session, paths.iter().cloned().collect())
@@ -165,6 +176,8 @@ impl Shared {
                 drop_chance: peer.map(Peer::drop_chance).or(pipeline.map(Pipeline::drop_chance)).unwrap_or(0.0),
                 status: peer.and_then(|peer| peer.status(now)),
                 membership: peer.map(|peer| Arc::clone(peer.view().current())),
+                times: peer.map(|peer| peer.times().clone()),
+                phase: peer.map(Peer::phase),
             };
             // Who asked may have given up.
             drop(question.parts.send(Part::Order(Box::new(order))));
@@ -319,7 +332,7 @@ impl Admin {
         match asked.word.word() {
             "ruok" => "imok".to_owned(),
             "isro" => if cnxns.is_read_only() { "ro" } else { "rw" }.to_owned(),
-            "srvr" => total().heading() + &total().server_stats(),
+            "srvr" => total().heading() + &self.shared.server_stats(&total()),
             "envi" => environment(),
             "wchs" => total().watch_summary(),
             "gtmk" => self.shared.trace_mask.load(Relaxed).to_string(),
@@ -370,7 +383,18 @@ impl Shared {
         for info in &infos {
             let _ = writeln!(text, " {})", connection_in_brief(info));
         }
-        text + "\n" + &total.server_stats()
+        text + "\n" + &self.server_stats(&total)
+    }
+
+    /// What `srvr` and `stat` end with.
+    fn server_stats(&self, total: &Report) -> String {
+        let mut text = total.server_stats();
+        if total.role == Some(Mode::Leading.name()) {
+            let [last, min, max] =
+                locked(&self.proposal_bytes).map_or([-1; 3], |bytes| bytes.map(|bytes| bytes as i64));
+            let _ = writeln!(text, "Proposal sizes last/min/max: {last}/{min}/{max}");
+        }
+        text
     }
 
     fn dump(&self, now: Instant, wall: WallMs) -> String {
@@ -417,6 +441,8 @@ impl Shared {
             version: VERSION,
             role: total.role.unwrap_or_default(),
             status: order.status.as_ref(),
+            times: order.times.as_ref(),
+            elections: *locked(&self.elections),
             counters: &total.counters,
             connections: total.connections,
             outstanding: total.outstanding,
@@ -442,7 +468,7 @@ impl Shared {
     fn conf(&self) -> String {
         let c = &self.config;
         let sizes = self.dir_sizes();
-        let port = c.client_addr.as_ref().map_or(-1, |addr| i32::from(addr.port));
+        let port = self.client_port();
         let (snapshots, logs) = (c.snapshot_dir(), c.log_dir());
         format!(
             "clientPort={port}\nsecureClientPort=-1\ndataDir={}\ndataDirSize={}\ndataLogDir={}\ndataLogSize={}\n\
@@ -478,6 +504,16 @@ impl Shared {
             ports(PeerAddress::quorum),
             i32::from(!me.votes()),
         )
+    }
+
+    /// Where clients connect: a reconfiguration may have moved it. -1 if nowhere.
+    fn client_port(&self) -> i32 {
+        let configured = self.config.client_addr.as_ref().map(|addr| addr.port);
+        let moved = self.config.ensemble.as_ref().and_then(|ensemble| {
+            let membership = self.membership(ensemble);
+            Some(membership.member(ensemble.my_id)?.client.as_ref()?.port)
+        });
+        moved.or(configured).map_or(-1, i32::from)
     }
 
     /// The configuration of the ensemble that is in force; if the ordering shard does not say, that of the start.

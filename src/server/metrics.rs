@@ -1,12 +1,15 @@
-//! What is counted of the log, for operators. Written by one shard, read by whoever is asked.
+//! What is counted of the log and of the order of writes, for operators. Written by one shard, read by whoever is asked.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::cnxn::Summary;
+use crate::cnxn::{Latency, Summary};
+use crate::request::pipeline::CommitBatch;
+use crate::storage::recovery::Took;
+use crate::types::WallMs;
 
 /// Counters of flushes.
 pub struct LogMetrics {
@@ -20,12 +23,17 @@ pub struct LogMetrics {
     txns_per_flush: Mutex<Summary>,
     latency_us: Mutex<Histogram<u64>>,
     wait_us: Mutex<Histogram<u64>>,
+    flush_ms: Mutex<Latency>,
+    wait_ms: Mutex<Latency>,
+    propagation_ms: Mutex<Latency>,
+    expired_sessions: AtomicU64,
+    loading: OnceLock<Took>,
     /// The thread of the ordering shard; 0 before it runs.
     thread: AtomicI32,
 }
 
 /// A reading of [`LogMetrics`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LogReading {
     /// Flushes since the start.
     pub flushes: u64,
@@ -49,6 +57,16 @@ pub struct LogReading {
     pub flushes_within: [u64; BUCKETS_US.len()],
     /// How long the first transaction of each flush had waited for it to begin.
     pub wait: Spread,
+    /// Flush latency, in ms.
+    pub flush_ms: Latency,
+    /// The same as `wait`, in ms.
+    pub wait_ms: Latency,
+    /// How old transactions were when clients could see them here, by the clock of the server that ordered them.
+    pub propagation: Latency,
+    /// Sessions that a standalone server ended because nobody heard of them.
+    pub expired_sessions: u64,
+    /// How long it took at the start to read what is on disk; `None` before that is done.
+    pub loading: Option<Took>,
     /// Page faults of the ordering shard that waited for a disk.
     pub major_faults: u64,
 }
@@ -83,6 +101,11 @@ impl Default for LogMetrics {
             txns_per_flush: Mutex::default(),
             latency_us: histogram(),
             wait_us: histogram(),
+            flush_ms: Mutex::default(),
+            wait_ms: Mutex::default(),
+            propagation_ms: Mutex::default(),
+            expired_sessions: AtomicU64::default(),
+            loading: OnceLock::default(),
             thread: AtomicI32::default(),
         }
     }
@@ -97,6 +120,7 @@ impl LogMetrics {
     /// A flush begins; its first transaction has waited so long for it.
     pub fn waited(&self, time: Duration) {
         record(&self.wait_us, time);
+        add_ms(&self.wait_ms, time);
     }
 
     /// A flush has ended well.
@@ -105,6 +129,7 @@ impl LogMetrics {
         self.records.fetch_add(records.into(), Relaxed);
         self.bytes.fetch_add(bytes, Relaxed);
         record(&self.latency_us, took);
+        add_ms(&self.flush_ms, took);
         add(&self.txns_per_flush, records.into());
     }
 
@@ -133,9 +158,23 @@ impl LogMetrics {
         self.slow.load(Relaxed)
     }
 
-    /// So many writes became visible.
-    pub fn committed(&self, count: u64) {
-        self.commits.fetch_add(count, Relaxed);
+    /// Writes become visible, at that time.
+    pub fn committed(&self, batch: &CommitBatch, wall: WallMs) {
+        self.commits.fetch_add(batch.commits.len() as u64, Relaxed);
+        if let Ok(mut propagation) = self.propagation_ms.lock() {
+            let times = batch.commits.iter().filter_map(|commit| commit.time);
+            times.for_each(|time| propagation.add_since(time, wall));
+        }
+    }
+
+    /// A session ends, because nobody heard of it.
+    pub fn session_expired(&self) {
+        self.expired_sessions.fetch_add(1, Relaxed);
+    }
+
+    /// What is on disk has been read back.
+    pub fn loaded(&self, took: Took) {
+        self.loading.get_or_init(|| took);
     }
 
     /// All of them, now.
@@ -155,6 +194,11 @@ impl LogMetrics {
             flush: latency.as_ref().map_or(Spread::default(), Spread::of),
             flushes_within: BUCKETS_US.map(within),
             wait: wait.as_ref().map_or(Spread::default(), Spread::of),
+            flush_ms: read_ms(&self.flush_ms),
+            wait_ms: read_ms(&self.wait_ms),
+            propagation: read_ms(&self.propagation_ms),
+            expired_sessions: self.expired_sessions.load(Relaxed),
+            loading: self.loading.get().copied(),
             major_faults: major_faults(self.thread.load(Relaxed)).unwrap_or(0),
         }
     }
@@ -178,6 +222,16 @@ fn add(summary: &Mutex<Summary>, value: u64) {
     if let Ok(mut summary) = summary.lock() {
         summary.add(value);
     }
+}
+
+fn add_ms(latency: &Mutex<Latency>, time: Duration) {
+    if let Ok(mut latency) = latency.lock() {
+        latency.add(time.as_millis() as u64);
+    }
+}
+
+fn read_ms(latency: &Mutex<Latency>) -> Latency {
+    latency.lock().map_or(Latency::default(), |latency| latency.clone())
 }
 
 fn read(summary: &Mutex<Summary>) -> Summary {

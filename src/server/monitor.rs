@@ -1,16 +1,20 @@
 //! `mntr`: every figure that Apache's server has, under its name, and those of this server's own.
 //!
-//! A figure of something that a server of this kind does not have (the stages of Apache's pipeline, caches, TLS) is 0, as it is in an Apache server that has not used it; monitoring looks for the names.
+//! A figure of something that a server of this kind does not have (the stages of Apache's pipeline, caches, TLS) is 0, as it
+//! is in an Apache server that has not used it: monitoring looks for the names. docs/compat.md lists them.
+//!
 //! Source: `ZooKeeperServer.registerMetrics`, `ServerMetrics`.
 
 use std::fmt::{Display, Write as _};
+use std::time::Duration;
 
 use serde_json::Map;
 
 use super::metrics::{BUCKETS_US, LogReading, Spread};
 use crate::cnxn::{Counters, Latency, Summary};
+use crate::storage::recovery::Took;
 use crate::zab::effect::Mode;
-use crate::zab::peer::status::{Counts, Status};
+use crate::zab::peer::status::{Counts, Status, Times};
 
 /// What the figures are made of.
 pub struct Figures<'a> {
@@ -20,6 +24,10 @@ pub struct Figures<'a> {
     pub role: &'a str,
     /// Of a server of an ensemble.
     pub status: Option<&'a Status>,
+    /// Of a server of an ensemble, whether it serves or not.
+    pub times: Option<&'a Times>,
+    /// How long its elections took, in ms.
+    pub elections: Summary,
     /// Of all shards.
     pub counters: &'a Counters,
     /// Open connections.
@@ -52,10 +60,9 @@ pub struct Figures<'a> {
     pub log: LogReading,
 }
 
-/// Counters of what is not here.
-const ABSENT_COUNTERS: [&str; 30] = [
+/// Counters of what is not here. `tests/compat.rs` looks for these names in docs/compat.md.
+pub const ABSENT_COUNTERS: [&str; 27] = [
     "add_dead_watcher_stall_time",
-    "connection_drop_count",
     "dead_watchers_cleared",
     "dead_watchers_queued",
     "ensemble_auth_fail",
@@ -80,27 +87,20 @@ const ABSENT_COUNTERS: [&str; 30] = [
     "snapshot_rate_limited_count",
     "stale_replies",
     "stale_requests",
-    "stale_sessions_expired",
-    "sync_processor_request_queued",
     "tls_handshake_exceeded",
     "unsuccessful_handshake",
 ];
 
 /// Summaries of what is not here.
-const ABSENT_SUMMARIES: [&str; 35] = [
+pub const ABSENT_SUMMARIES: [&str; 26] = [
     "commit_commit_proc_req_queued",
     "commit_process_time",
     "concurrent_request_processing_in_commit_processor",
     "connection_token_deficit",
-    "dbinittime",
-    "election_time",
-    "follower_sync_time",
     "inflight_diff_count",
     "inflight_snap_count",
-    "leader_unavailable_time",
     "learner_request_processor_queue_size",
     "netty_queued_buffer_capacity",
-    "observer_sync_time",
     "pending_session_queue_size",
     "prep_process_time",
     "prep_processor_queue_size",
@@ -113,39 +113,29 @@ const ABSENT_SUMMARIES: [&str; 35] = [
     "restore_time",
     "session_queues_drained",
     "socket_closing_time",
-    "startup_snap_load_time",
-    "startup_txns_load_time",
-    "startup_txns_loaded",
     "sync_process_time",
     "sync_processor_queue_size",
     "time_waiting_empty_pool_in_commit_processor_read_ms",
-    "unavailable_time",
     "write_batch_time_in_commit_processor",
     "write_commit_proc_issued",
     "write_commit_proc_req_queued",
 ];
 
 /// The same with quantiles.
-const ABSENT_LATENCIES: [&str; 21] = [
+pub const ABSENT_LATENCIES: [&str; 15] = [
     "close_session_prep_time",
-    "commit_propagation_latency",
     "dead_watchers_cleaner_latency",
     "jvm_pause_time_ms",
     "local_write_committed_time_ms",
     "om_commit_process_time_ms",
     "om_proposal_process_time_ms",
     "prep_processor_queue_time_ms",
-    "propagation_latency",
     "proposal_ack_creation_latency",
-    "proposal_latency",
-    "quorum_ack_latency",
     "read_commitproc_time_ms",
     "read_final_proc_time_ms",
     "request_throttle_queue_time_ms",
     "server_write_committed_time_ms",
     "sync_processor_queue_and_flush_time_ms",
-    "sync_processor_queue_flush_time_ms",
-    "sync_processor_queue_time_ms",
     "write_commitproc_time_ms",
     "write_final_proc_time_ms",
 ];
@@ -263,6 +253,32 @@ fn tell_counts(counts: Counts, sink: &mut impl Sink) {
     }
 }
 
+/// How long the start took. As with Apache, nothing is told of a log if there was none to read.
+fn tell_start(took: Option<Took>, sink: &mut impl Sink) {
+    let one = |value: Option<u64>| {
+        let mut summary = Summary::default();
+        value.into_iter().for_each(|value| summary.add(value));
+        summary
+    };
+    let ms = |time: Duration| time.as_millis() as u64;
+    let replay = took.filter(|took| took.txns > 0);
+    sink.summary("dbinittime", &one(took.map(|took| ms(took.all))));
+    sink.summary("startup_snap_load_time", &one(took.map(|took| ms(took.snapshot))));
+    sink.summary("startup_txns_loaded", &one(replay.map(|took| took.txns)));
+    sink.summary("startup_txns_load_time", &one(replay.map(|took| ms(took.logs))));
+}
+
+/// What takes time in an ensemble; on a standalone server nothing does.
+fn tell_times(times: &Times, sink: &mut impl Sink) {
+    sink.summary("unavailable_time", &times.unavailable);
+    sink.summary("leader_unavailable_time", &times.leader_unavailable);
+    sink.summary("follower_sync_time", &times.follower_syncs);
+    sink.summary("observer_sync_time", &times.observer_syncs);
+    sink.latency("proposal_latency", &times.proposals);
+    sink.latency("commit_propagation_latency", &times.commits);
+    sink.latency("quorum_ack_latency", &times.quorum_acks);
+}
+
 impl Figures<'_> {
     /// One line a figure: its name, a tab, its value.
     pub fn text(&self) -> String {
@@ -330,8 +346,12 @@ impl Figures<'_> {
         sink.counter("watch_bytes", 0);
         sink.counter("cnxn_closed_without_zk_server_running", c.closed_unserved);
         sink.counter("stale_requests_dropped", c.stale_dropped);
+        sink.counter("connection_drop_count", c.dropped);
+        sink.counter("sync_processor_request_queued", self.log.records);
         sink.counter("snapshot_error_count", self.log.snapshot_errors);
-        tell_counts(self.status.map(|status| status.counts).unwrap_or_default(), sink);
+        let counts = self.status.map(|status| status.counts).unwrap_or_default();
+        sink.counter("stale_sessions_expired", counts.expired_sessions + self.log.expired_sessions);
+        tell_counts(counts, sink);
         ABSENT_COUNTERS.iter().for_each(|name| sink.counter(name, 0));
         sink.summary("node_created_watch_count", &c.created_watches);
         sink.summary("node_deleted_watch_count", &c.deleted_watches);
@@ -340,9 +360,15 @@ impl Figures<'_> {
         sink.summary("fsynctime", &self.log.fsync_ms);
         sink.summary("sync_processor_batch_size", &self.log.txns_per_flush);
         sink.summary("snapshottime", &self.log.snapshot_ms);
+        tell_start(self.log.loading, sink);
+        sink.summary("election_time", &self.elections);
         ABSENT_SUMMARIES.iter().for_each(|name| sink.summary(name, &Summary::default()));
         sink.latency("readlatency", &c.reads);
         sink.latency("updatelatency", &c.writes);
+        sink.latency("propagation_latency", &self.log.propagation);
+        sink.latency("sync_processor_queue_time_ms", &self.log.wait_ms);
+        sink.latency("sync_processor_queue_flush_time_ms", &self.log.flush_ms);
+        tell_times(self.times.unwrap_or(&Times::default()), sink);
         let none = Latency::default();
         ABSENT_LATENCIES.iter().for_each(|name| sink.latency(name, &none));
         sink.own("log_flushes", self.log.flushes.into());

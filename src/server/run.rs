@@ -20,6 +20,7 @@ use super::http;
 use super::metrics::LogMetrics;
 use super::placement::{self, Plan};
 use crate::cnxn::{Cnxns, FourLetter, RequestThrottle, Settings};
+use crate::proto::election::ServerState;
 use crate::request::pipeline::{Ask, Pipeline};
 use crate::request::prepare::Rules;
 use crate::session::Sessions;
@@ -154,8 +155,10 @@ pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<
     let recovery = std::thread::scope(|scope| {
         scope.spawn(|| recover(config)).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
+    let recovery = recovery.map_err(RunError::Storage)?;
+    metrics.loaded(recovery.took);
     let parts = Parts { clock, metrics, shared };
-    serve(config, &plan, sockets, recovery.map_err(RunError::Storage)?, parts, (stop, stopper))
+    serve(config, &plan, sockets, recovery, parts, (stop, stopper))
 }
 
 /// What all shards have in common.
@@ -566,7 +569,8 @@ fn join(
         loop {
             let event = match reports.next().await {
                 Report::Elected(elected) => {
-                    shared.elected(elected.vote.leader);
+                    let takes_part = elected.state != ServerState::Observing;
+                    shared.elected(elected.vote.leader, takes_part.then_some(elected.took_ms));
                     peer::Event::Elected(elected.vote.leader, elected.supporters)
                 }
                 Report::VoterLooks(voter) => peer::Event::VoterLooks(voter),
@@ -581,7 +585,7 @@ fn join(
 impl Ordering {
     async fn run(self) {
         let Ordering { config, local, ends, elections, recovery, shared, metrics, clock, fatal, closing } = self;
-        let Recovery { data_tree, log: recovered, snapshot, history } = recovery;
+        let Recovery { data_tree, log: recovered, snapshot, history, .. } = recovery;
         let loaded = (snapshot > Zxid::ZERO).then_some(snapshot);
         let asks = Rc::new(Queue::default());
         let local = local.map(|(settings, access)| {

@@ -239,6 +239,7 @@ impl Broadcast {
                 Engine::Standalone(pipeline) => {
                     for (session, timeout_ms) in pipeline.tick(now, wall) {
                         tracing::info!("Expiring session {session}, timeout of {timeout_ms}ms exceeded");
+                        self.metrics.session_expired();
                     }
                 }
                 Engine::Ensemble(peer) => peer.handle(now, wall, Event::Tick),
@@ -506,9 +507,9 @@ impl Broadcast {
 
     /// Lets all client shards see what was committed.
     fn publish(&self, batch: CommitBatch) {
-        self.metrics.committed(batch.commits.len() as u64);
         let batch = Arc::new(batch);
         self.tell_all(|| ToClients::Committed(Arc::clone(&batch)));
+        self.metrics.committed(&batch, self.clock.wall());
         if let Some(batch) = Arc::into_inner(batch)
             && let Engine::Standalone(pipeline) = &mut *self.engine.borrow_mut()
         {

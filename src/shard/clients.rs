@@ -219,7 +219,10 @@ impl ClientShard {
             match why {
                 Ok(CloseReason::FourLetter | CloseReason::SessionClosed) => {}
                 Ok(reason) => tracing::info!("Closed the connection of {peer}: {reason}"),
-                Err(error) => tracing::debug!("Lost the connection of {peer}: {error}"),
+                Err(error) => {
+                    shard.cnxns.borrow_mut().lost();
+                    tracing::debug!("Lost the connection of {peer}: {error}");
+                }
             }
         })
         .detach();

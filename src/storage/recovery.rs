@@ -4,7 +4,7 @@
 //! goes on where they end. Its files stay until they are purged.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::apache_log;
 use super::error::StorageError;
@@ -27,6 +27,21 @@ pub struct Recovery {
     pub snapshot: Zxid,
     /// The newest transactions, if they were asked for.
     pub history: Option<History>,
+    /// How long it took.
+    pub took: Took,
+}
+
+/// How long it took to read the state back.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Took {
+    /// Everything.
+    pub all: Duration,
+    /// The snapshot.
+    pub snapshot: Duration,
+    /// The logs.
+    pub logs: Duration,
+    /// Transactions that came from the logs.
+    pub txns: u64,
 }
 
 /// What is read back.
@@ -46,7 +61,9 @@ pub fn recover(snapshot_dir: &Path, log_dir: &Path, options: &Options) -> Result
     let Options { trust_empty, until, keep_history } = *options;
     replace::finish(snapshot_dir, log_dir)?;
     choose_history(snapshot_dir, log_dir)?;
+    let snapshot_begin = Instant::now();
     let loaded = snapshot::load_newest(snapshot_dir, until)?;
+    let snapshot_took = snapshot_begin.elapsed();
     let apache_logs = apache_log::list(log_dir)?;
     if loaded.is_none()
         && !trust_empty
@@ -63,7 +80,7 @@ pub fn recover(snapshot_dir: &Path, log_dir: &Path, options: &Options) -> Result
     let data_tree = loaded.map_or_else(DataTree::new, |loaded| loaded.data_tree);
     let from = data_tree.tree().zxid();
     let mut replay = Replay::new(data_tree, keep_history.map(|limits| History::new(from, limits)), until);
-    let mut applied = 0;
+    let (mut applied, logs_begin) = (0, Instant::now());
     if !apache_logs.is_empty() {
         let report = apache_log::replay(log_dir, &mut replay)?;
         applied += report.applied;
@@ -74,6 +91,7 @@ pub fn recover(snapshot_dir: &Path, log_dir: &Path, options: &Options) -> Result
     let log = segments::recover(log_dir, &mut replay)?;
     let Replay { data_tree, history, .. } = replay;
     applied += log.applied;
+    let logs = logs_begin.elapsed();
     if let Some((path, byte, zxid)) = &log.torn {
         tracing::warn!(
             "{} ends in the middle of {zxid} at byte {byte}: it was being written when the server stopped, was not \
@@ -91,12 +109,13 @@ pub fn recover(snapshot_dir: &Path, log_dir: &Path, options: &Options) -> Result
                 .to_owned(),
         });
     }
+    let took = Took { all: begin.elapsed(), snapshot: snapshot_took, logs, txns: applied };
     tracing::info!(
         "Snapshot loaded in {} ms, highest zxid is {zxid}, digest is {}; {applied} transactions after {from} came from the log",
-        begin.elapsed().as_millis(),
+        took.all.as_millis(),
         data_tree.tree().digest(),
     );
-    Ok(Recovery { data_tree, log, snapshot: from, history })
+    Ok(Recovery { data_tree, log, snapshot: from, history, took })
 }
 
 /// Where an Apache server and this one have logged different things, the newer history is taken and nothing of the other.

@@ -209,6 +209,11 @@ impl Leader {
         self.epoch
     }
 
+    /// Whether a quorum has accepted its epoch.
+    pub fn has_epoch(&self) -> bool {
+        !matches!(self.phase, Phase::Discovery { .. } | Phase::SavingAccepted | Phase::EpochAcks { .. })
+    }
+
     /// Whether transactions are proposed.
     pub fn is_established(&self) -> bool {
         self.phase == Phase::Broadcast && self.resigned.is_none_or(|resigned| resigned.successor.is_some())

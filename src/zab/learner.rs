@@ -190,6 +190,11 @@ impl Learner {
         self.epoch
     }
 
+    /// Whether the leader's epoch is known and accepted.
+    pub fn has_epoch(&self) -> bool {
+        !matches!(self.stage, Stage::AwaitsEpoch | Stage::SavingAccepted)
+    }
+
     /// Whether clients are served.
     pub fn is_established(&self) -> bool {
         self.stage == Stage::Serving

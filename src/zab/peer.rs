@@ -24,7 +24,7 @@ use bytes::Bytes;
 
 use self::leaving::Leaving;
 use self::read_only::answer_read_only;
-use self::status::Counts;
+use self::status::{Counts, Times};
 use super::effect::{Effect, Epochs, LinkId, MasterPort, Mode, Settings};
 use super::history::History;
 use super::leader::{self, Leader};
@@ -229,6 +229,9 @@ pub struct Peer {
     all_committed: bool,
     throttle: ConnectionThrottle,
     counts: Counts,
+    times: Times,
+    /// When something has happened last.
+    at: (Instant, WallMs),
     output: Output,
 }
 
@@ -271,6 +274,8 @@ impl Peer {
             all_committed: false,
             throttle: ConnectionThrottle::new(ordering.throttle, Instant::default(), settings.observing.seed),
             counts: Counts::default(),
+            times: Times::default(),
+            at: Default::default(),
             output: Output::default(),
         };
         peer.look_when_settled();
@@ -279,6 +284,10 @@ impl Peer {
 
     /// Takes in what has happened. What it leads to comes out of [`Peer::pump`].
     pub fn handle(&mut self, now: Instant, wall: WallMs, event: Event) {
+        self.at = (now, wall);
+        if self.mode().is_none() {
+            self.times.away(now);
+        }
         match event {
             Event::Durable(_) | Event::EpochsSaved if self.unconfigured > 0 => {
                 if let (Some(Event::Durable(_)), Event::Durable(_)) = (self.held.last(), &event) {
@@ -376,7 +385,10 @@ impl Peer {
                 let Following { learner, replica, observers, .. } = following.as_mut();
                 self.counts.digest_mismatches += replica.take_digest_mismatches();
                 if learner.is_established() {
-                    self.output.batches.extend(replica.take_batch());
+                    let batch = replica.take_batch();
+                    let mode = if learner.is_observer() { Mode::Observing } else { Mode::Following };
+                    batch.iter().for_each(|batch| self.times.committed(self.at.1, batch, mode));
+                    self.output.batches.extend(batch);
                     let mut answers = replica.take_answers();
                     if let Some(observers) = observers {
                         // An answer comes behind what was committed before it.
@@ -592,7 +604,9 @@ impl Peer {
     }
 
     fn on_packet(&mut self, now: Instant, wall: WallMs, link: LinkId, packet: Packet) {
-        self.counts.packet(packet.kind, self.mode());
+        let mode = self.mode();
+        self.counts.packet(packet.kind, mode);
+        self.times.packet(wall, &packet, mode);
         if matches!(self.role, Role::Leading(_)) {
             self.as_leader(now, wall, |leader, past, out| leader.received(now, link, &packet, past, out));
         } else if let Role::Following(following) = &mut self.role
@@ -663,6 +677,7 @@ impl Peer {
                     for (session, timeout_ms) in pipeline.tick(now, wall) {
                         let note = format!("Expiring session {session}, timeout of {timeout_ms}ms exceeded");
                         self.output.notes.push(note);
+                        self.counts.expired_sessions += 1;
                     }
                 }
                 self.as_leader(now, wall, |leader, _, out| leader.tick(now, out));

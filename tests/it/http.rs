@@ -15,13 +15,13 @@ fn with_admin(settings: &str) -> (Server, String) {
     (server, address)
 }
 
-fn port_in(printed: &str, before: &str) -> String {
+pub fn port_in(printed: &str, before: &str) -> String {
     let (_, rest) = printed.split_once(before).unwrap_or_else(|| panic!("no {before:?} in\n{printed}"));
     format!("127.0.0.1:{}", rest.split(|c: char| !c.is_ascii_digit()).next().expect("something"))
 }
 
 /// Head and body of the answer.
-fn asked(address: &str, request: &str) -> (String, String) {
+pub fn asked(address: &str, request: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a limit can be set");
     write!(stream, "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("it can be sent");

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use ringkeeper::jute::Write as _;
 
+use super::http::{asked, port_in};
 use super::support::*;
 
 /// `super:admin`.
 const SUPER: &str = "DigestAuthenticationProvider.superDigest=super:xQJmxLMiHGwaqBvst5y6rkB6HQs=\n";
-const SETTINGS: &str = "tickTime=500\ninitLimit=20\nsyncLimit=10\nreconfigEnabled=true\n";
+const SETTINGS: &str = "tickTime=500\ninitLimit=20\nsyncLimit=10\nreconfigEnabled=true\n\
+                        admin.enableServer=true\nadmin.serverAddress=127.0.0.1\nadmin.serverPort=0\n";
 
 struct Member {
     server: Server,
@@ -99,6 +101,16 @@ impl Ensemble {
         let (path, name) = (self.server(id).config_path(), format!("zoo.cfg.dynamic.{version:x}\n"));
         wait_for(&format!("server {id} to name {name}"), || {
             fs::read_to_string(&path).ok().filter(|text| text.contains(&name))
+        });
+    }
+
+    /// Waits until a command of the server's AdminServer answers with that line.
+    #[track_caller]
+    fn wait_for_line(&mut self, id: usize, command: &str, line: &str) {
+        let admin = port_in(&self.server(id).printed(), "Started AdminServer on address 127.0.0.1, port ");
+        wait_for(&format!("{line} from {command} of server {id}"), || {
+            let (_, body) = asked(&admin, &format!("GET /commands/{command}"));
+            body.lines().any(|told| told.trim().trim_end_matches(',') == line).then_some(())
         });
     }
 
@@ -287,12 +299,16 @@ fn an_observer_is_promoted_and_a_participant_put_back() {
     let (up, down) = (e.line(3, "participant"), e.line(other, "observer"));
     // Not in one step: an observer is none of those who have acknowledged the history.
     assert_eq!(e.admin(leader).call(&reconfig(&[up.clone(), down.clone()], &[], -1)).err, -13);
+    e.wait_for_line(3, "zabstate", "\"voting\" : false");
     e.admin(leader).call(&reconfig(&[up], &[], -1)).ok();
     e.wait_for_mode(3, |mode| mode == "follower");
+    e.wait_for_line(3, "zabstate", "\"voting\" : true");
+    e.wait_for_line(3, "zabstate", "\"zabstate\" : \"broadcast\"");
     wait_for("the leader to count it", || {
         Some(()).filter(|()| e.admin(leader).call(&reconfig(std::slice::from_ref(&down), &[], -1)).err == 0)
     });
     e.wait_for_mode(other, |mode| mode == "observer");
+    e.wait_for_line(other, "zabstate", "\"voting\" : false");
     e.server(other).kill();
     let mut client = e.server(3).client();
     client.call(&create("/by_two", Some(b""))).ok();
@@ -313,6 +329,8 @@ fn a_client_port_moves_and_connections_stay() {
     wait_for("the new port", || try_ask(&address, "srvr").filter(|answer| answer.contains("Mode: follower")));
     wait_for("the old port to be closed", || Wire::try_dial(&old).is_none().then_some(()));
     client.assert_alive();
+    e.wait_for_line(moved, "configuration", &format!("\"client_port\" : {}", new.number));
+    e.wait_for_line(moved, "voting_view", &format!("\"client_address\" : \"{address}\""));
     // It starts there, too.
     e.server(moved).kill();
     e.server(moved).spawn();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::ensemble::Ensemble;
 use super::support::*;
 
 const SETTINGS: &str = "tickTime=200\nmaxSessionTimeout=60000\n4lw.commands.whitelist=*\n";
@@ -237,6 +238,68 @@ fn mntr_has_every_figure_of_apache() {
             assert!(number(key) > 0.0, "{key}: {}", values[key]);
         }
     });
+}
+
+/// What `mntr` says, by name.
+fn figures(address: &str) -> std::collections::BTreeMap<String, String> {
+    let text = ask(address, "mntr");
+    text.lines().filter_map(|line| line.split_once('\t')).map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+#[test]
+fn mntr_and_srvr_have_every_figure_of_apache_in_each_role() {
+    let standalone = include_str!("../golden/apache-3.9/mntr-keys.txt").lines();
+    let roles = include_str!("../golden/apache-3.9/mntr-keys-of-roles.txt");
+    let mut ensemble = Ensemble::run(3, 1, "4lw.commands.whitelist=*\n");
+    let leader = ensemble.leader();
+    ensemble.servers[(leader + 1) % 3].client().call(&create("/written", None)).ok();
+    ensemble.assert_everywhere("/written", Some(b""));
+    for index in 0..4 {
+        let address = ensemble.servers[index].address();
+        let figures = figures(&address);
+        let role = &*figures["zk_server_state"];
+        let of_role = roles.lines().filter_map(|line| line.strip_prefix(role)?.strip_prefix(' '));
+        let golden: BTreeSet<&str> = standalone.clone().chain(of_role).collect();
+        let ours = figures.keys().map(|key| &**key).filter(|key| !key.starts_with("ringkeeper_"));
+        assert_eq!(ours.collect::<BTreeSet<_>>(), golden, "{role}");
+        let count = |name: &str| figures[&format!("zk_cnt_{name}")].parse::<u64>().expect("a number");
+        let counted: &[&str] = match role {
+            "leader" => &["election_time", "leader_unavailable_time", "quorum_ack_latency"],
+            "follower" => &["election_time", "follower_sync_time", "proposal_latency", "commit_propagation_latency"],
+            _ => &["observer_sync_time", "commit_propagation_latency"],
+        };
+        for name in counted.iter().chain(&["unavailable_time", "propagation_latency", "dbinittime"]) {
+            assert!(count(name) > 0, "{name} of the {role}");
+        }
+        let srvr = ask(&address, "srvr");
+        let sizes = srvr.lines().find_map(|line| line.strip_prefix("Proposal sizes last/min/max: "));
+        assert_eq!(sizes.is_some(), role == "leader", "{srvr}");
+        if role == "leader" {
+            let name = |name: &str| &*figures[&format!("zk_{name}_proposal_size")];
+            assert_eq!(sizes, Some(&*format!("{}/{}/{}", name("last"), name("min"), name("max"))));
+        }
+    }
+}
+
+#[test]
+fn a_start_tells_what_it_has_read_and_how_long_that_took() {
+    let mut server = Server::run("4lw.commands.whitelist=*\n");
+    assert_eq!(figures(&server.address())["zk_cnt_startup_txns_loaded"], "0", "there was no log");
+    let mut client = server.client();
+    (0..10).for_each(|i| drop(client.call(&create(&format!("/n{i}"), None))));
+    drop(client);
+    wait_for("the lost connection to be counted", || {
+        (figures(&server.address())["zk_connection_drop_count"] != "0").then_some(())
+    });
+    server.kill();
+    server.start();
+    let figures = figures(&server.address());
+    // The session and its znodes.
+    assert_eq!((&*figures["zk_cnt_startup_txns_loaded"], &*figures["zk_sum_startup_txns_loaded"]), ("1", "11"));
+    for name in ["dbinittime", "startup_snap_load_time", "startup_txns_load_time"] {
+        assert_eq!(figures[&format!("zk_cnt_{name}")], "1", "{name}");
+    }
+    assert_eq!(figures["zk_cnt_propagation_latency"], "0", "nothing was written since");
 }
 
 #[test]

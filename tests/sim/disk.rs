@@ -106,7 +106,7 @@ impl Disk {
             }
             recovered => recovered,
         };
-        let Recovery { data_tree, log, snapshot, history } = recovered.map_err(|error| error.to_string())?;
+        let Recovery { data_tree, log, snapshot, history, .. } = recovered.map_err(|error| error.to_string())?;
         let epochs = epoch::load(&self.dir, data_tree.tree().zxid()).map_err(|error| error.to_string())?;
         let last = log.spares.last().map(|spare| spare.sequence);
         let last = last.or(log.filled.last().map(|segment| segment.sequence)).unwrap_or(0);

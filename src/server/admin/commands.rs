@@ -193,7 +193,7 @@ impl Shared {
     fn configuration(&self) -> Map<String, Value> {
         let c = &self.config;
         object(json!({
-            "client_port": c.client_addr.as_ref().map_or(-1, |addr| i32::from(addr.port)),
+            "client_port": self.client_port(),
             "data_dir": c.snapshot_dir().display().to_string(),
             "data_log_dir": c.log_dir().display().to_string(),
             "tick_time": c.tick_time.as_millis() as u64,
@@ -294,7 +294,11 @@ impl Shared {
         let Some(ensemble) = &self.config.ensemble else {
             return object(json!({"voting": false, "zabstate": ""}));
         };
-        let me = ensemble.me();
+        let order = self.ask(Subject::Order).order();
+        let membership = order.membership.unwrap_or_else(|| Arc::clone(ensemble.view.current()));
+        let member = membership.member(ensemble.my_id);
+        // One that is no member any more is where it was.
+        let me = member.unwrap_or(ensemble.me());
         let client = me.client.as_ref().map(HostPort::to_string);
         let client = client.or_else(|| Some(self.config.client_addr.as_ref()?.bind_candidates()[0].to_string()));
         object(json!({
@@ -303,12 +307,11 @@ impl Shared {
             "quorum_address": address_json(me, false),
             "election_address": address_json(me, true),
             "client_address": client.unwrap_or_default(),
-            "voting": me.votes(),
+            "voting": member.is_some_and(Member::votes),
             "last_zxid": format!("0x{:x}", total.zxid.0),
             "zab_epoch": total.zxid.0 >> 32,
             "zab_counter": total.zxid.0 & 0xffff_ffff,
-            // Between two roles a server does all of it within moments.
-            "zabstate": if total.role.is_some() { "broadcast" } else { "election" },
+            "zabstate": order.phase.unwrap_or("election"),
         }))
     }
 }

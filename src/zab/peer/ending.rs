@@ -12,6 +12,7 @@ impl Peer {
     /// The server looks for a leader again, as soon as its tree is what its log says; or it leaves.
     pub(super) fn end_role(&mut self, why: &str) {
         let was = self.mode();
+        self.times.role_ended();
         let mut reload = false;
         if self.is_observer() && self.appointed.is_none() && self.successor.is_none() {
             self.pause_ms = Some(self.masters.election_pause_ms()).filter(|ms| *ms > 0);

@@ -80,6 +80,7 @@ impl Peer {
         set_config(&mut data_tree, &self.view, wall);
         let epoch = leading.leader.epoch();
         self.output.effects.push(Effect::Serve(Mode::Leading, data_tree.tree().clone(), epoch));
+        self.times.serves(now, Mode::Leading);
         let Ordering { rules, containers, digests, grace_ms, .. } = self.ordering;
         let sessions = Sessions::new(self.settings.tick_ms, grace_ms, self.settings.id.0 as u8, wall);
         let mut pipeline = Pipeline::new(data_tree, sessions, rules, containers, digests, now);
@@ -111,6 +112,7 @@ impl Peer {
         if let Some(zxid) = leader.commit(&mut self.history, &mut out) {
             let batch = pipeline.commit(zxid);
             self.counts.commits += batch.as_ref().map_or(0, |batch| batch.commits.len() as u64);
+            batch.iter().for_each(|batch| self.times.committed(self.at.1, batch, Mode::Leading));
             self.output.batches.extend(batch);
         }
         for answer in pipeline.take_answers() {

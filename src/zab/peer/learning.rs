@@ -76,6 +76,9 @@ impl Peer {
 
     pub(super) fn after_learner(&mut self, out: learner::Out) {
         let Role::Following(following) = &mut self.role else { return };
+        if !following.learner.is_established() {
+            self.times.learning(self.at.0, following.learner.has_epoch());
+        }
         let learner::Out { effects, log, established, reconfigured, activated, .. } = out;
         let learner::Out { appointed, handed_over, failed, look_again_at, .. } = out;
         if let Some(observers) = &mut following.observers {
@@ -111,6 +114,7 @@ impl Peer {
             replica.set_config(&self.view.current().to_string(), Zxid(self.view.current().version()));
             let mode = if learner.is_observer() { Mode::Observing } else { Mode::Following };
             self.output.effects.push(Effect::Serve(mode, replica.tree().clone(), learner.epoch()));
+            self.times.serves(self.at.0, mode);
             if self.settings.observing.masters && mode == Mode::Following {
                 *observers = Some(ObserverMaster::new(self.settings, learner.epoch(), self.history.newest()));
                 self.output.effects.push(Effect::Listen(MasterPort::ObserverMaster));

@@ -1,7 +1,12 @@
 //! What operators are told of a server's part in its ensemble.
 
 use super::{Instant, LeaderState, Mode, Peer, Role, ServerId};
-use crate::proto::quorum::PacketKind;
+use crate::cnxn::{Latency, Summary};
+use crate::jute::Reader;
+use crate::proto::quorum::{Packet, PacketKind};
+use crate::proto::txn::TxnHeader;
+use crate::request::pipeline::CommitBatch;
+use crate::types::WallMs;
 
 /// A serving member of an ensemble. Source: `dumpMonitorValues` and `registerMetrics` of Apache's four kinds of servers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,6 +48,80 @@ pub struct Counts {
     pub digest_mismatches: u64,
     /// Times that it gave leadership up because a voter looked for another.
     pub disloyal_voters: u64,
+    /// Sessions that it ended as the leader, because nobody heard of them.
+    pub expired_sessions: u64,
+}
+
+/// How long what happens between servers takes, in ms, since the start of the server, in whatever role.
+#[derive(Clone, Default, Debug)]
+pub struct Times {
+    /// From when it looked for a leader until it served.
+    pub unavailable: Summary,
+    /// The same, where it then led.
+    pub leader_unavailable: Summary,
+    /// From when it knew the leader's epoch until it served, as a follower.
+    pub follower_syncs: Summary,
+    /// And as an observer.
+    pub observer_syncs: Summary,
+    /// Of a follower: how old transactions were, by the leader's clock, when they were proposed here.
+    pub proposals: Latency,
+    /// Of a learner: when they were applied here.
+    pub commits: Latency,
+    /// Of a leader: when a quorum had them.
+    pub quorum_acks: Latency,
+    /// Since when it has not served.
+    away_since: Option<Instant>,
+    /// Since when it has known the epoch of the leader that it learns from, while it does not serve.
+    sync_since: Option<Instant>,
+}
+
+impl Times {
+    /// It serves nobody.
+    pub(super) fn away(&mut self, now: Instant) {
+        self.away_since.get_or_insert(now);
+    }
+
+    /// It learns from a leader, and does not serve yet.
+    pub(super) fn learning(&mut self, now: Instant, has_epoch: bool) {
+        if has_epoch {
+            self.sync_since.get_or_insert(now);
+        }
+    }
+
+    /// It has ended a role.
+    pub(super) fn role_ended(&mut self) {
+        self.sync_since = None;
+    }
+
+    /// It serves again.
+    pub(super) fn serves(&mut self, now: Instant, mode: Mode) {
+        if let Some(since) = self.sync_since.take() {
+            let syncs = if mode == Mode::Observing { &mut self.observer_syncs } else { &mut self.follower_syncs };
+            syncs.add(now.since_ms(since));
+        }
+        if let Some(since) = self.away_since.take() {
+            let ms = now.since_ms(since);
+            self.unavailable.add(ms);
+            if mode == Mode::Leading {
+                self.leader_unavailable.add(ms);
+            }
+        }
+    }
+
+    /// A packet has come from the leader.
+    pub(super) fn packet(&mut self, wall: WallMs, packet: &Packet, mode: Option<Mode>) {
+        if (packet.kind, mode) != (PacketKind::Proposal, Some(Mode::Following)) {
+            return;
+        }
+        let header = packet.data.as_ref().and_then(|data| TxnHeader::decode(&mut Reader::new(data)).ok());
+        header.into_iter().for_each(|header| self.proposals.add_since(header.time, wall));
+    }
+
+    /// Transactions were committed.
+    pub(super) fn committed(&mut self, wall: WallMs, batch: &CommitBatch, mode: Mode) {
+        let latency = if mode == Mode::Leading { &mut self.quorum_acks } else { &mut self.commits };
+        batch.commits.iter().filter_map(|commit| commit.time).for_each(|time| latency.add_since(time, wall));
+    }
 }
 
 impl Counts {
@@ -79,6 +158,31 @@ impl Peer {
     /// How likely a connect is dropped.
     pub fn drop_chance(&self) -> f64 {
         self.throttle.drop_chance()
+    }
+
+    /// How long things took.
+    pub fn times(&self) -> &Times {
+        &self.times
+    }
+
+    /// What has happened since the start.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How far the protocol has come, in Apache's words. Source: `QuorumPeer.ZabState`.
+    pub fn phase(&self) -> &'static str {
+        let (has_epoch, is_established) = match &self.role {
+            Role::Dialing(..) => (false, false),
+            Role::Following(following) => (following.learner.has_epoch(), following.learner.is_established()),
+            Role::Leading(leading) => (leading.leader.has_epoch(), leading.leader.is_established()),
+            Role::Settling(_) | Role::Looking(_) | Role::Changing => return "election",
+        };
+        match (has_epoch, is_established) {
+            (_, true) => "broadcast",
+            (true, false) => "synchronization",
+            (false, false) => "discovery",
+        }
     }
 
     /// `None` while it serves nobody, or only those who read.

@@ -846,6 +846,16 @@ fn what_happens_in_an_ensemble_is_counted() {
     assert_eq!((observer.counts.received_proposals, observer.counts.received_commits), (0, 3));
     assert_eq!((observer.observer_master, observer.mode), (Some(ServerId(3)), Mode::Observing));
     assert_eq!(follower.digest_mismatches, 0);
+    let times = |id: i64| {
+        let times = c.servers[&id].peer.as_ref().unwrap().times();
+        let away = [times.unavailable, times.leader_unavailable, times.follower_syncs, times.observer_syncs];
+        let order = [&times.proposals, &times.commits, &times.quorum_acks].map(|latency| latency.summary.count);
+        (away.map(|summary| summary.count), order)
+    };
+    assert_eq!(times(3), ([1, 1, 0, 0], [0, 0, 3]));
+    assert_eq!(times(2), ([1, 0, 1, 0], [3, 3, 0]));
+    assert_eq!(times(4), ([1, 0, 0, 1], [0, 3, 0]));
+    assert_eq!(c.servers[&2].peer.as_ref().unwrap().phase(), "broadcast");
     c.kill(1);
     c.start(1);
     c.run(3);
