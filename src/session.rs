@@ -45,11 +45,9 @@ pub enum Refused {
 }
 
 impl Sessions {
-    /// No sessions yet. `server_id` (0 to 255) becomes the top byte of new ids; `wall` seeds the rest, so
-    /// that ids are not given out again after a restart.
-    pub fn new(tick_ms: u64, grace_ms: u64, server_id: u8, wall: WallMs) -> Sessions {
-        let next_id = first_id(server_id, wall);
-        Sessions { tick_ms, grace_ms, next_id, live: HashMap::default(), buckets: BTreeMap::new() }
+    /// No sessions yet. The first that is allocated gets the id `first`: see [`first_id`].
+    pub fn new(tick_ms: u64, grace_ms: u64, first: SessionId) -> Sessions {
+        Sessions { tick_ms, grace_ms, next_id: first.0, live: HashMap::default(), buckets: BTreeMap::new() }
     }
 
     /// Number of sessions, closing ones included.
@@ -197,11 +195,26 @@ impl Sessions {
     }
 }
 
-/// The first session id that a server gives out which starts at `wall`: its own id in the top byte, so that no two servers
-/// give out the same, then the time, so that none is given out again after a restart.
-pub fn first_id(server_id: u8, wall: WallMs) -> i64 {
-    let wall = if planted::is(Bug::SessionIdReused) { WallMs(0) } else { wall };
-    ((wall.0 << 24) as u64 >> 8) as i64 | i64::from(server_id) << 56
+/// Session ids that a server may give out in one role, before it says so anew: more than transactions fit into an epoch, and
+/// each session begins with one. They stand for 65 s of the time in the ids.
+pub const IDS_RESERVED: u64 = 1 << 32;
+/// Bits of an id below the server's own.
+const ID_BITS: u32 = 56;
+
+/// The first session id that a server gives out which begins to serve at `wall`: its own id in the top byte, so that no two
+/// servers give out the same, then the time, as Apache has it. `used` is how far it may have come before, without the top byte:
+/// where its clock was set back, it goes on there, so that nobody gets the id of a session that was closed.
+pub fn first_id(server_id: u8, wall: WallMs, used: u64) -> SessionId {
+    let time = (wall.0 << 24) as u64 >> 8;
+    // Behind the last id they begin anew, as the time does.
+    let used = if used + IDS_RESERVED < 1 << ID_BITS { used } else { 0 };
+    let first = if planted::is(Bug::SessionIdReused) { 0 } else { time.max(used) };
+    SessionId(first as i64 | i64::from(server_id) << ID_BITS)
+}
+
+/// How far a server may come that begins with this id, without the top byte.
+pub fn ids_used(first: SessionId) -> u64 {
+    (first.0 as u64 & ((1 << ID_BITS) - 1)) + IDS_RESERVED
 }
 
 /// A session's password: the first 16 bytes of the `java.util.Random` stream that the id seeds, so that any
@@ -226,7 +239,7 @@ mod tests {
     const OTHER: CnxnId = CnxnId { shard: 0, slot: 1, generation: 0 };
 
     fn sessions() -> Sessions {
-        Sessions::new(2000, 100, 1, WallMs(1_700_000_000_000))
+        Sessions::new(2000, 100, first_id(1, WallMs(1_700_000_000_000), 0))
     }
 
     #[test]
@@ -286,5 +299,19 @@ mod tests {
         let next = s.allocate();
         assert!(next.0 > first.0 + 0xfff0, "{next}: what came after {first} may have been given out and closed");
         assert_eq!(next.0 >> 56, 1);
+    }
+
+    #[test]
+    fn ids_go_on_where_they_ended_when_the_clock_was_set_back() {
+        let (early, late) = (WallMs(1_700_000_000_000), WallMs(1_700_000_100_000));
+        let first = first_id(7, late, 0);
+        assert_eq!((first.0 >> 56, first), (7, first_id(7, late, ids_used(first_id(7, early, 0)))));
+        let used = ids_used(first);
+        let next = first_id(7, early, used);
+        assert_eq!(next.0 - first.0, IDS_RESERVED as i64);
+        // The time in the ids begins anew in 2039.
+        let last = (1 << 56) - 10;
+        assert_eq!(first_id(7, early, last), first_id(7, early, 0));
+        assert_eq!(first_id(-1i8 as u8, early, used).0 >> 56, -1);
     }
 }

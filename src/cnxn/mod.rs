@@ -48,7 +48,7 @@ use crate::request::prepare::Rules;
 use crate::request::{read, reply};
 use crate::session;
 use crate::tree::watch::{Place, Slot, Watches};
-use crate::tree::{Tree, acl};
+use crate::tree::{Outcome, Tree, acl};
 use crate::types::{CnxnId, Instant, SessionId, Zxid};
 
 /// A connection whose unsent output is larger than this is not read from until it has taken some.
@@ -939,6 +939,13 @@ impl Cnxns {
     /// Puts out one commit's events, then its reply.
     fn commit(&mut self, now: Instant, commit: &Committed, answered: &mut Vec<Slot>) {
         let mut own = commit.to.filter(|(cnxn, _)| cnxn.shard == self.settings.shard && self.get(*cnxn).is_some());
+        if let Some((cnxn, _)) = own
+            && commit.outcome == Outcome::Failed(ErrorCode::SessionMoved.code())
+        {
+            // The leader knows its client to be elsewhere. Without a reply, as where the connection is the leader's own: a client
+            // that is here nevertheless comes again, and the leader learns of it.
+            return self.close(cnxn, CloseReason::SessionMoved);
+        }
         if let (Some((cnxn, _)), Some(before)) = (own, &commit.before) {
             self.answer_reads(now, cnxn.slot, Some(before));
         }

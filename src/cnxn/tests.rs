@@ -50,7 +50,7 @@ impl World {
         let mut cnxns = Cnxns::new(settings.clone(), tree.tree().clone());
         cnxns.serve("standalone", tree.tree().clone());
         let now = Instant(1_000_000);
-        let sessions = Sessions::new(2_000, 0, 1, WallMs(1));
+        let sessions = Sessions::new(2_000, 0, session::first_id(1, WallMs(1), 0));
         let pipeline = Pipeline::new(tree, sessions, settings.rules, containers::Settings::default(), true, now);
         World { cnxns, pipeline, now, sockets: HashMap::default() }
     }
@@ -450,4 +450,25 @@ fn a_connection_that_goes_takes_its_listing_with_it() {
     world.cnxns.disconnected(lister);
     world.cnxns.do_some();
     assert!(!world.cnxns.has_more());
+}
+
+/// A learner's client that has moved to another server hears of it as one of the leader's own does.
+#[test]
+fn a_write_that_the_leader_refuses_because_the_session_has_moved_ends_the_connection_without_a_reply() {
+    let mut world = World::new(settings());
+    let (a, b) = (world.client(), world.client());
+    for id in [a, b] {
+        world.create(id, 1, "/x");
+    }
+    let socket = world.sockets.get_mut(&a.slot).unwrap();
+    while world.cnxns.received(world.now, a, &mut socket.input) == Progress::Again {}
+    drop(world.cnxns.take_asks());
+    world.settle();
+    let zxid = world.pipeline.committed().next();
+    let outcome = Outcome::Failed(ErrorCode::SessionMoved.code());
+    let moved = Committed::without_transaction(zxid, (a, 1), outcome, SessionChange::None);
+    world.cnxns.answer(world.now, &Answer::Replied(Arc::new(moved)));
+    world.look();
+    assert_eq!(world.sockets[&a.slot].closed, Some(CloseReason::SessionMoved));
+    assert_eq!((world.replies(a), world.replies(b)), (vec![], vec![(1, 0)]));
 }

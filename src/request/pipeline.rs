@@ -765,7 +765,7 @@ mod tests {
 
     /// A pipeline with one session, which is committed.
     fn with_a_session() -> (Pipeline, SessionId) {
-        let sessions = Sessions::new(500, 0, 1, WallMs(0));
+        let sessions = Sessions::new(500, 0, SessionId(1 << 56));
         let rules = Rules { skip_acl: false, digest_scheme: true, enforce_quota: false, reconfig: false };
         let settings = containers::Settings::default();
         let mut pipeline = Pipeline::new(DataTree::new(), sessions, rules, settings, false, Instant(0));

@@ -54,7 +54,9 @@ pub struct Replica {
     local: Option<LocalSessions>,
     /// Were local, and are being made global: nobody waits for that.
     upgrading: BTreeSet<SessionId>,
-    /// Looked up only.
+    /// Who asked for each session last: a client's connection here, or the link of an observer that learns from this server.
+    /// Whoever had it before may write no more from that moment on. The leader cannot see to that, for all of them come to
+    /// it over one link. Looked up only.
     owners: HashMap<SessionId, CnxnId, BuildHasherDefault<SipHasher13>>,
     /// Forwarded and not answered, in the order of each session.
     waiting: HashMap<SessionId, VecDeque<Waiting>, BuildHasherDefault<SipHasher13>>,
@@ -89,13 +91,13 @@ enum Own {
 }
 
 impl Replica {
-    /// A learner's state. `server_id` (0 to 255) becomes the top byte of new session ids; `wall` seeds the rest.
-    pub fn new(data_tree: DataTree, digests: bool, server_id: u8, wall: WallMs) -> Replica {
+    /// A learner's state. The role begins at `wall`, and its first session gets the id `first`: see [`session::first_id`].
+    pub fn new(data_tree: DataTree, digests: bool, first: SessionId, wall: WallMs) -> Replica {
         Replica {
             data_tree,
             digests,
             began: wall,
-            next_session: session::first_id(server_id, wall),
+            next_session: first.0,
             local: None,
             upgrading: BTreeSet::new(),
             owners: HashMap::default(),
@@ -181,8 +183,7 @@ impl Replica {
             }
             Ask::Attach { cnxn, session, timeout_ms, password } => {
                 if password == session::password(session) {
-                    self.revalidating.entry(session).or_default().push_back((cnxn, timeout_ms));
-                    self.forwards.push(Forward::Revalidate(session, timeout_ms));
+                    self.revalidate(cnxn, session, timeout_ms);
                 } else {
                     self.answers.push(Answer::Attached { cnxn, session: None });
                 }
@@ -203,18 +204,24 @@ impl Replica {
                     }
                 }
             }
-            Ask::Revalidate { cnxn, session, timeout_ms } => {
-                self.revalidating.entry(session).or_default().push_back((cnxn, timeout_ms));
-                self.forwards.push(Forward::Revalidate(session, timeout_ms));
-            }
+            Ask::Revalidate { cnxn, session, timeout_ms } => self.revalidate(cnxn, session, timeout_ms),
         }
     }
 
     /// Passes on what an observer forwards that learns from this server: `cnxn` stands for its link. The answer is the
     /// transaction that it leads to; only a SYNC is answered.
+    ///
+    /// What comes too late, because the client has its session elsewhere by now, must not be done any more, and still needs
+    /// its transaction, which the observer waits for: in its place goes a request that every leader refuses.
     pub fn relay(&mut self, cnxn: CnxnId, request: ForwardedRequest, ids: Vec<Id>) {
+        let owner = self.owners.get(&request.session);
+        let has_moved = owner.is_some_and(|owner| *owner != cnxn) && !planted::is(Bug::MovedSessionWrites);
         if request.op == OpCode::Sync as i32 {
             self.syncs.push_back(cnxn);
+        } else if request.op == OP_CREATE_SESSION {
+            self.owners.insert(request.session, cnxn);
+        } else if has_moved {
+            return self.forwards.push(Forward::Request(refused_by_all(&request), Vec::new()));
         }
         self.forwards.push(Forward::Request(request, ids));
     }
@@ -231,21 +238,28 @@ impl Replica {
         if asking.is_empty() {
             self.revalidating.remove(&session);
         }
+        if valid {
+            self.touched.insert(session, timeout_ms);
+        } else if self.owners.get(&session) == Some(&cnxn) {
+            self.owners.remove(&session);
+        }
         if cnxn.is_learner() {
-            if valid {
-                self.touched.insert(session, timeout_ms);
-                // Its client has moved there.
-                self.answers.extend(self.owners.remove(&session).map(Answer::Close));
-            }
             return self.answers.push(Answer::Revalidated { cnxn, session, valid });
         }
-        if valid {
-            if let Some(before) = self.owners.insert(session, cnxn).filter(|before| *before != cnxn) {
-                self.answers.push(Answer::Close(before));
-            }
-            self.touched.insert(session, timeout_ms);
-        }
         self.answers.push(Answer::Attached { cnxn, session: valid.then_some(session) });
+    }
+
+    /// Asks the leader whether a session lives that somebody has come with. It is theirs at once: what whoever had it before
+    /// still sends goes to the leader behind the question.
+    fn revalidate(&mut self, cnxn: CnxnId, session: SessionId, timeout_ms: i32) {
+        if let Some(before) = self.owners.insert(session, cnxn)
+            && before != cnxn
+            && !before.is_learner()
+        {
+            self.answers.push(Answer::Close(before));
+        }
+        self.revalidating.entry(session).or_default().push_back((cnxn, timeout_ms));
+        self.forwards.push(Forward::Revalidate(session, timeout_ms));
     }
 
     /// The leader has answered the oldest SYNC. False if none was asked for.
@@ -437,4 +451,13 @@ impl Replica {
         }
         answered
     }
+}
+
+/// A request that no leader of either kind carries out: it makes an error (`BadArguments`) of it, in the session and under the
+/// number of this one.
+fn refused_by_all(request: &ForwardedRequest) -> ForwardedRequest {
+    let mut body = Vec::new();
+    body.put_string("/");
+    body.put_int(-1);
+    ForwardedRequest { session: request.session, cxid: request.cxid, op: OpCode::Delete as i32, body: body.into() }
 }

@@ -23,7 +23,7 @@ use crate::cnxn::{Cnxns, FourLetter, RequestThrottle, Settings};
 use crate::proto::election::ServerState;
 use crate::request::pipeline::{Ask, Pipeline};
 use crate::request::prepare::Rules;
-use crate::session::Sessions;
+use crate::session::{self, Sessions};
 use crate::shard::broadcast::{Broadcast, Downlink, Engine};
 use crate::shard::clients::{self, ClientShard, ToClients};
 use crate::shard::clock::Clock;
@@ -537,16 +537,19 @@ fn cnxns(config: &Config, settings: Settings, tree: Tree) -> Cnxns {
     cnxns
 }
 
-fn standalone(config: &Config, data_tree: DataTree, grace_ms: u64, clock: Clock) -> Engine {
+fn standalone(config: &Config, data_tree: DataTree, grace_ms: u64, clock: Clock) -> Result<Engine, StorageError> {
     let tick_ms = config.tick_time.as_millis() as u64;
-    let sessions = Sessions::new(tick_ms, grace_ms, STANDALONE_SERVER_ID, clock.wall());
+    let dir = config.snapshot_dir();
+    let first_session = session::first_id(STANDALONE_SERVER_ID, clock.wall(), epoch::load_session_ids(&dir));
+    epoch::save_session_ids(&dir, session::ids_used(first_session))?;
+    let sessions = Sessions::new(tick_ms, grace_ms, first_session);
     let mut pipeline =
         Pipeline::new(data_tree, sessions, rules(config), config.containers, config.digest_enabled, clock.now());
     pipeline.throttle_connects(config.connection_throttle, clock.now(), clock.wall().0 as u64);
     for orphan in pipeline.close_orphans(clock.wall()) {
         tracing::warn!("{orphan}");
     }
-    Engine::Standalone(Box::new(pipeline))
+    Ok(Engine::Standalone(Box::new(pipeline)))
 }
 
 /// Lets a server take its part in the ensemble. `sockets` are those of its election port.
@@ -612,7 +615,10 @@ impl Ordering {
         let grace_ms = 2 * clients::TICK_MS;
         let in_doubt = replace::is_in_doubt(&config.snapshot_dir());
         let engine = match &config.ensemble {
-            None => standalone(&config, data_tree, grace_ms, clock),
+            None => match standalone(&config, data_tree, grace_ms, clock) {
+                Ok(engine) => engine,
+                Err(error) => return drop(fatal.send(Stop::Fatal(error.to_string()))),
+            },
             Some(ensemble) => {
                 let last = data_tree.tree().zxid();
                 let epochs = match epoch::load(&config.snapshot_dir(), last) {

@@ -1,5 +1,6 @@
 //! The two epochs of a server of an ensemble: files `acceptedEpoch` and `currentEpoch` beside the snapshots, as Apache
-//! writes them: decimal digits and nothing else.
+//! writes them: decimal digits and nothing else. And `sessionIds`, in the same form, which Apache has not: how far session ids
+//! may have come, so that none is given out again where the clock was set back (`session::first_id`).
 //!
 //! Each is replaced as a whole: written under another name, flushed, renamed, the directory flushed. The accepted epoch goes
 //! first, so that at no moment the current one is ahead of it.
@@ -19,10 +20,11 @@ use crate::zab::effect::Epochs;
 
 const ACCEPTED: &str = "acceptedEpoch";
 const CURRENT: &str = "currentEpoch";
+const SESSION_IDS: &str = "sessionIds";
 /// What a file is written to before it gets its name.
 const TEMP_SUFFIX: &str = "tmp";
 
-/// Reads both. `last` is the last transaction that is on disk: neither epoch is older than its epoch.
+/// Reads all three. `last` is the last transaction that is on disk: neither epoch is older than its epoch.
 ///
 /// The file of the current epoch may be: a learner makes the leader's history durable first and then the epoch, and may end in
 /// between. What it has then is a beginning of the history that the leader of that epoch had, as a server has that follows it
@@ -45,39 +47,68 @@ pub fn load(dir: &Path, last: Zxid) -> Result<Epochs, StorageError> {
         let what = format!("the accepted epoch, {accepted} is less than the current epoch, {current}");
         return Err(damaged(dir.join(ACCEPTED), what));
     }
-    Ok(Epochs { accepted, current })
+    Ok(Epochs { accepted, current, session_ids: load_session_ids(dir) })
 }
 
-/// Makes both durable.
+/// How far session ids may have come. What cannot be read costs no start: then they begin by the clock alone.
+pub fn load_session_ids(dir: &Path) -> u64 {
+    let path = dir.join(SESSION_IDS);
+    let number = read_text(&path).map(|text| text.map(|text| text.trim().parse()).transpose());
+    match number {
+        Ok(Ok(used)) => used.unwrap_or(0),
+        Ok(Err(error)) => {
+            tracing::warn!("{} holds no number ({error}): session ids begin by the clock alone", path.display());
+            0
+        }
+        Err(error) => {
+            tracing::warn!("{error}: session ids begin by the clock alone");
+            0
+        }
+    }
+}
+
+/// Makes all three durable.
 pub fn save(dir: &Path, epochs: Epochs) -> Result<(), StorageError> {
-    write(&dir.join(ACCEPTED), epochs.accepted)?;
+    write(&dir.join(SESSION_IDS), epochs.session_ids)?;
+    write(&dir.join(ACCEPTED), epochs.accepted.0.into())?;
     sync_dir(dir)?;
-    write(&dir.join(CURRENT), epochs.current)?;
+    write(&dir.join(CURRENT), epochs.current.0.into())?;
+    sync_dir(dir)
+}
+
+/// Makes durable how far session ids may come.
+pub fn save_session_ids(dir: &Path, used: u64) -> Result<(), StorageError> {
+    write(&dir.join(SESSION_IDS), used)?;
     sync_dir(dir)
 }
 
 fn read(path: &Path) -> Result<Option<Epoch>, StorageError> {
+    let Some(text) = read_text(path)? else { return Ok(None) };
+    match text.trim().parse::<u32>() {
+        Ok(epoch) if Epoch(epoch) >= Epoch::MAX => {
+            Err(damaged(path.to_owned(), format!("{text:?} is no epoch: no ensemble comes so far")))
+        }
+        Ok(epoch) => Ok(Some(Epoch(epoch))),
+        Err(error) => Err(damaged(path.to_owned(), format!("{text:?} is no epoch: {error}"))),
+    }
+}
+
+fn read_text(path: &Path) -> Result<Option<String>, StorageError> {
     match fs::read_to_string(path) {
-        Ok(text) => match text.trim().parse::<u32>() {
-            Ok(epoch) if Epoch(epoch) >= Epoch::MAX => {
-                Err(damaged(path.to_owned(), format!("{text:?} is no epoch: no ensemble comes so far")))
-            }
-            Ok(epoch) => Ok(Some(Epoch(epoch))),
-            Err(error) => Err(damaged(path.to_owned(), format!("{text:?} is no epoch: {error}"))),
-        },
+        Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(source) => Err(StorageError::Io { operation: "read", path: path.to_owned(), source }),
     }
 }
 
-fn write(path: &Path, epoch: Epoch) -> Result<(), StorageError> {
-    if read(path).ok().flatten() == Some(epoch) {
+fn write(path: &Path, number: u64) -> Result<(), StorageError> {
+    if read_text(path).ok().flatten().is_some_and(|text| text == number.to_string()) {
         return Ok(());
     }
     let temp = path.with_extension(TEMP_SUFFIX);
     let options = OpenOptions::new().write(true).create(true).truncate(true).to_owned();
     let written = files::open(&temp, &options).and_then(|mut file| {
-        file.write_all(epoch.0.to_string().as_bytes())?;
+        file.write_all(number.to_string().as_bytes())?;
         files::sync(&file, &temp)
     });
     written.map_err(StorageError::io("write", &temp))?;
@@ -106,25 +137,33 @@ mod tests {
     #[test]
     fn what_is_saved_is_loaded_and_readable_for_apache() {
         let dir = TempDir::new("epoch-saved");
-        let epochs = Epochs { accepted: Epoch(5), current: Epoch(4) };
+        let epochs = Epochs { accepted: Epoch(5), current: Epoch(4), session_ids: 1 << 55 };
         save(dir.path(), epochs).unwrap();
         assert_eq!(load(dir.path(), LAST).unwrap(), epochs);
         assert_eq!(fs::read(dir.path().join(ACCEPTED)).unwrap(), b"5");
-        assert_eq!(dir.names(), [ACCEPTED, CURRENT]);
+        assert_eq!(fs::read(dir.path().join(SESSION_IDS)).unwrap(), b"36028797018963968");
+        assert_eq!(dir.names(), [ACCEPTED, CURRENT, SESSION_IDS]);
+        save_session_ids(dir.path(), 7).unwrap();
+        assert_eq!(load(dir.path(), LAST).unwrap(), Epochs { session_ids: 7, ..epochs });
     }
 
     #[test]
     fn files_that_are_not_there_say_what_the_log_says() {
         let dir = TempDir::new("epoch-absent");
-        assert_eq!(load(dir.path(), LAST).unwrap(), Epochs { accepted: Epoch(3), current: Epoch(3) });
+        let epochs = Epochs { accepted: Epoch(3), current: Epoch(3), session_ids: 0 };
+        assert_eq!(load(dir.path(), LAST).unwrap(), epochs);
         assert_eq!(load(dir.path(), Zxid::ZERO).unwrap(), Epochs::default());
+        for none in ["", "seven", "-7", "99999999999999999999"] {
+            fs::write(dir.path().join(SESSION_IDS), none).unwrap();
+            assert_eq!(load(dir.path(), LAST).unwrap(), epochs, "{none:?} costs no start");
+        }
     }
 
     #[test]
     fn a_crash_between_the_history_and_the_epoch_keeps_nobody_from_starting() {
         let dir = TempDir::new("epoch-behind");
-        save(dir.path(), Epochs { accepted: Epoch(3), current: Epoch(2) }).unwrap();
-        assert_eq!(load(dir.path(), LAST).unwrap(), Epochs { accepted: Epoch(3), current: Epoch(3) });
+        save(dir.path(), Epochs { accepted: Epoch(3), current: Epoch(2), session_ids: 0 }).unwrap();
+        assert_eq!(load(dir.path(), LAST).unwrap(), Epochs { accepted: Epoch(3), current: Epoch(3), session_ids: 0 });
     }
 
     #[test]

@@ -53,13 +53,15 @@ impl Settings {
     }
 }
 
-/// The two epochs that a server keeps on disk. `current <= accepted`.
+/// What a server keeps on disk beside its history: two epochs, `current <= accepted`, and how far its session ids have come.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Epochs {
     /// The newest epoch that it has promised to follow: no older leader is listened to.
     pub accepted: Epoch,
     /// The epoch of the leader whose history it has taken over: what it votes with.
     pub current: Epoch,
+    /// No session id from here on was given out by this server, its top byte aside: see [`crate::session::first_id`].
+    pub session_ids: u64,
 }
 
 /// What the driver does, in the order in which it comes.
@@ -76,7 +78,7 @@ pub enum Effect {
     SendSnapshot(LinkId, Box<SnapshotSource>),
     /// Ends a link, when what was sent is out. No event follows.
     Close(LinkId, String),
-    /// Makes both epochs durable.
+    /// Makes the epochs and what stands beside them durable.
     SaveEpochs(Epochs),
     /// Cuts the log after a transaction, removes every snapshot above it, and reads the state back from what is left.
     Truncate(Zxid),

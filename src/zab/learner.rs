@@ -37,9 +37,9 @@ use crate::types::{Epoch, Instant, ServerId, Zxid};
 
 /// Proposals and requests that wait, in both directions, before the leader is told no more: beyond it the learner gives up.
 pub const DEFERRED_MAX: usize = 1 << 20;
-/// So long a server waits whose leader's epoch is older than the one that it has accepted, in ticks, before it looks for a
-/// leader again: only an election of the others may change that.
-const KEPT_OUT_TICKS: u64 = 2;
+/// So long a server waits whose leader's epoch is older than the one that it has accepted, or that was sent away by the same
+/// leader again, in ticks, before it looks for a leader again: only an election of the others may change that.
+pub const KEPT_OUT_TICKS: u64 = 2;
 
 /// What a step of the learner leads to.
 #[derive(Default, Debug)]
@@ -198,6 +198,11 @@ impl Learner {
     /// Whether clients are served.
     pub fn is_established(&self) -> bool {
         self.stage == Stage::Serving
+    }
+
+    /// Whether the leader has not taken it on yet: it was told nothing.
+    pub fn awaits_epoch(&self) -> bool {
+        self.stage == Stage::AwaitsEpoch
     }
 
     /// Whether it votes and acknowledges.
@@ -706,9 +711,7 @@ impl Learner {
     }
 
     fn send(&self, packet: &Packet, out: &mut Out) {
-        let mut bytes = Vec::new();
-        packet.encode(&mut bytes);
-        out.effects.push(Effect::Send(self.link, bytes.into()));
+        out.effects.push(Effect::packet(self.link, packet));
     }
 
     fn fail(&mut self, out: &mut Out, why: Reason) {

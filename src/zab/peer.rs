@@ -41,9 +41,10 @@ use crate::request::pipeline::{Answer, Ask, CommitBatch, Pipeline, WriteRequest}
 use crate::request::prepare::Rules;
 use crate::request::replica::Replica;
 use crate::request::throttle::{self, ConnectionThrottle};
+use crate::session;
 use crate::storage::snapshot_format::SnapshotSource;
 use crate::tree::{self, DataTree};
-use crate::types::{CnxnId, Instant, ServerId, WallMs, Zxid};
+use crate::types::{CnxnId, Instant, ServerId, SessionId, WallMs, Zxid};
 
 /// What happens to a server.
 #[derive(Debug)]
@@ -159,6 +160,8 @@ struct Leading {
     state: LeaderState,
     /// When it was elected.
     since: Instant,
+    /// The id of the first session that it opens.
+    first_session: SessionId,
     /// Who agreed with the election and has not looked for another leader since. Of no interest once it is established.
     supporters: BTreeSet<ServerId>,
 }
@@ -213,6 +216,8 @@ pub struct Peer {
     held: Vec<Event>,
     /// A leader is looked for no sooner: see [`learner::Out::look_again_at`].
     look_again_at: Option<Instant>,
+    /// Who has ended the last connection before anything was said, as a leader does that knows an older configuration.
+    sent_away_by: Option<ServerId>,
     /// Since when a leader is looked for, as far as the last tick knows.
     looking_since: Option<Instant>,
     /// Set while reads alone are served: the sessions of those who come for them.
@@ -265,6 +270,7 @@ impl Peer {
             unconfigured: 0,
             held: Vec::new(),
             look_again_at: None,
+            sent_away_by: None,
             looking_since: None,
             read_only: None,
             masters: Masters::new(settings.observing),
@@ -296,7 +302,7 @@ impl Peer {
                 self.held.push(event);
             }
             Event::Ask(ask) => self.on_ask(now, wall, ask),
-            Event::Elected(leader, supporters) => self.on_elected(now, leader, supporters),
+            Event::Elected(leader, supporters) => self.on_elected(now, wall, leader, supporters),
             Event::VoterLooks(voter) => self.on_voter_looks(voter),
             Event::LeaderConnected(link) => self.on_leader_connected(now, wall, link),
             Event::LeaderUnreachable(why) => {
@@ -315,9 +321,7 @@ impl Peer {
             }
             Event::LinkLost(link, why) => match &mut self.role {
                 Role::Leading(leading) => leading.leader.lost(link),
-                Role::Following(following) if following.learner.link() == link => {
-                    self.end_role(&format!("the connection to the leader was lost: {why}"));
-                }
+                Role::Following(following) if following.learner.link() == link => self.on_leader_lost(now, &why),
                 Role::Following(following) => following.observers.iter_mut().for_each(|it| it.lost(link)),
                 _ => {}
             },
@@ -567,7 +571,7 @@ impl Peer {
         self.output.effects.push(Effect::Configure(view));
     }
 
-    fn on_elected(&mut self, now: Instant, elected: ServerId, supporters: BTreeSet<ServerId>) {
+    fn on_elected(&mut self, now: Instant, wall: WallMs, elected: ServerId, supporters: BTreeSet<ServerId>) {
         if self.leaving.is_some() {
             return;
         }
@@ -589,14 +593,27 @@ impl Peer {
         self.output.effects.push(Effect::Listen(MasterPort::Quorum));
         let mut out = leader::Out::default();
         let last = data_tree.tree().zxid();
-        let leader = Leader::new(self.settings, self.view.clone(), self.epochs, last, now, &mut out);
+        let first_session = self.first_session(wall);
+        let epochs = self.reserving(first_session);
+        let leader = Leader::new(self.settings, self.view.clone(), epochs, last, now, &mut out);
         self.role = Role::Leading(Box::new(Leading {
             leader,
             state: LeaderState::Waiting(Box::new(data_tree)),
             since: now,
+            first_session,
             supporters,
         }));
-        self.after_leader(now, WallMs::default(), out);
+        self.after_leader(now, wall, out);
+    }
+
+    /// The id of the first session that a role opens which begins now.
+    fn first_session(&self, wall: WallMs) -> SessionId {
+        session::first_id(self.settings.id.0 as u8, wall, self.epochs.session_ids)
+    }
+
+    /// What a role is to save that opens sessions from this one on. Each does, before clients are served.
+    fn reserving(&self, first_session: SessionId) -> Epochs {
+        Epochs { session_ids: session::ids_used(first_session), ..self.epochs }
     }
 
     fn is_observer(&self) -> bool {

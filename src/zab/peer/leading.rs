@@ -73,7 +73,9 @@ impl Peer {
 
     /// The history is a quorum's: clients are served.
     pub(super) fn begin_ordering(&mut self, now: Instant, wall: WallMs) {
-        let local = self.ordering.local_sessions.map(|rules| self.new_local_sessions(rules, wall));
+        let Role::Leading(leading) = &self.role else { return };
+        let first_session = leading.first_session;
+        let local = self.ordering.local_sessions.map(|rules| self.new_local_sessions(rules, first_session));
         let Role::Leading(leading) = &mut self.role else { return };
         let LeaderState::Waiting(data_tree) = &mut leading.state else { return };
         let mut data_tree = std::mem::take(data_tree.as_mut());
@@ -82,7 +84,7 @@ impl Peer {
         self.output.effects.push(Effect::Serve(Mode::Leading, data_tree.tree().clone(), epoch));
         self.times.serves(now, Mode::Leading);
         let Ordering { rules, containers, digests, grace_ms, .. } = self.ordering;
-        let sessions = Sessions::new(self.settings.tick_ms, grace_ms, self.settings.id.0 as u8, wall);
+        let sessions = Sessions::new(self.settings.tick_ms, grace_ms, first_session);
         let mut pipeline = Pipeline::new(data_tree, sessions, rules, containers, digests, now);
         pipeline.begin_epoch(epoch);
         if let Some(local) = local {

@@ -33,6 +33,18 @@ impl Peer {
         }
     }
 
+    /// A leader may be gone that has said nothing yet, and then an election is due at once. If it is there again and sends this
+    /// server away once more, there is no use in hurrying.
+    pub(super) fn on_leader_lost(&mut self, now: Instant, why: &str) {
+        let Role::Following(following) = &self.role else { return };
+        let sent_away_by = following.learner.awaits_epoch().then_some(following.master);
+        if sent_away_by.is_some() && sent_away_by == self.sent_away_by {
+            self.look_again_at = Some(now.after_ms(learner::KEPT_OUT_TICKS * self.settings.tick_ms));
+        }
+        self.sent_away_by = sent_away_by;
+        self.end_role(&format!("the connection to the leader was lost: {why}"));
+    }
+
     pub(super) fn on_leader_connected(&mut self, now: Instant, wall: WallMs, link: LinkId) {
         let (data_tree, Dialing { leader, master, .. }) = match std::mem::replace(&mut self.role, Role::Changing) {
             Role::Dialing(data_tree, dialing) if self.leaving.is_none() => (data_tree, dialing),
@@ -46,10 +58,12 @@ impl Peer {
         let last = data_tree.tree().zxid();
         let (settings, view) = (self.settings, self.view.clone());
         let last = if self.in_doubt { None } else { Some(last) };
-        let learner = Learner::new(settings, observer, link, leader, view, self.epochs, last, now, &mut out);
-        let mut replica = Replica::new(data_tree, self.ordering.digests, self.settings.id.0 as u8, wall);
+        let first_session = self.first_session(wall);
+        let epochs = self.reserving(first_session);
+        let learner = Learner::new(settings, observer, link, leader, view, epochs, last, now, &mut out);
+        let mut replica = Replica::new(data_tree, self.ordering.digests, first_session, wall);
         if let Some(rules) = self.ordering.local_sessions {
-            replica.keep_local_sessions(self.new_local_sessions(rules, wall));
+            replica.keep_local_sessions(self.new_local_sessions(rules, first_session));
         }
         if master.port == MasterPort::ObserverMaster {
             self.output.notes.push(format!("Observing new leader sid={}, an observer master", master.server));

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{DataTree, Effect, Instant, Peer, Role, WallMs};
+use super::{DataTree, Effect, Instant, Peer, Role, SessionId, WallMs};
 use crate::proto::ErrorCode;
 use crate::proto::op::WriteOp;
 use crate::request::local::{self, LocalSessions};
@@ -29,7 +29,10 @@ impl Peer {
             self.output.notes.push("Read-only server started".to_owned());
             self.output.effects.push(Effect::ServeReadOnly(data_tree.tree().clone()));
             let rules = local::Rules { upgrading: false };
-            self.read_only = Some(self.new_local_sessions(rules, wall));
+            // They end with this: the next role is not to give out their ids, and saves that.
+            let first_session = self.first_session(wall);
+            self.epochs = self.reserving(first_session);
+            self.read_only = Some(self.new_local_sessions(rules, first_session));
         }
     }
 
@@ -41,8 +44,8 @@ impl Peer {
         }
     }
 
-    pub(super) fn new_local_sessions(&self, rules: local::Rules, wall: WallMs) -> LocalSessions {
-        let sessions = Sessions::new(self.settings.tick_ms, self.ordering.grace_ms, self.settings.id.0 as u8, wall);
+    pub(super) fn new_local_sessions(&self, rules: local::Rules, first_session: SessionId) -> LocalSessions {
+        let sessions = Sessions::new(self.settings.tick_ms, self.ordering.grace_ms, first_session);
         LocalSessions::new(sessions, rules)
     }
 }

@@ -27,6 +27,7 @@ mod observer_masters;
 mod reconfig;
 
 const TICK_MS: u64 = 2000;
+const THREE: &str = "server.1=h:1:2:participant\nserver.2=h:3:4:participant\nserver.3=h:5:6:participant\nversion=0";
 const CNXN: CnxnId = CnxnId { shard: 0, slot: 7, generation: 0 };
 
 /// What a server has on disk.
@@ -102,6 +103,8 @@ struct Cluster {
     links: BTreeMap<LinkId, Link>,
     now: Instant,
     cut: BTreeSet<(i64, i64)>,
+    /// Wall clocks that show the same at any time.
+    stopped_clocks: BTreeMap<i64, WallMs>,
     /// The newest that anybody has.
     view: QuorumView,
     last_counter: u32,
@@ -131,6 +134,7 @@ impl Cluster {
             links: BTreeMap::new(),
             now: Instant(1_000_000),
             cut: BTreeSet::new(),
+            stopped_clocks: BTreeMap::new(),
             view,
             last_counter: LAST_COUNTER,
             local_sessions: None,
@@ -180,9 +184,7 @@ impl Cluster {
     }
 
     fn three_with(last_counter: u32) -> Cluster {
-        let mut cluster = Cluster::new(
-            "server.1=h:1:2:participant\nserver.2=h:3:4:participant\nserver.3=h:5:6:participant\nversion=0",
-        );
+        let mut cluster = Cluster::new(THREE);
         cluster.last_counter = last_counter;
         for id in 1..=3 {
             cluster.start(id);
@@ -256,6 +258,7 @@ impl Cluster {
 
     fn events(&mut self, id: i64, events: impl IntoIterator<Item = Event>) {
         let wall = WallMs(1_700_000_000_000 + self.now.0 as i64);
+        let wall = self.stopped_clocks.get(&id).copied().unwrap_or(wall);
         if let Some(peer) = &mut self.servers.get_mut(&id).unwrap().peer {
             events.into_iter().for_each(|event| peer.handle(self.now, wall, event));
             self.pump(id);
@@ -359,6 +362,12 @@ impl Cluster {
     fn lose_disk(&mut self, id: i64) {
         let server = self.server(id);
         (server.disk.base, server.disk.log, server.in_doubt) = (DataTree::new(), Vec::new(), true);
+    }
+
+    /// The accepted and the current epoch on a server's disk.
+    fn epochs(&self, id: i64) -> (Epoch, Epoch) {
+        let Epochs { accepted, current, .. } = self.servers[&id].disk.epochs;
+        (accepted, current)
     }
 
     fn server(&mut self, id: i64) -> &mut Server {
@@ -598,7 +607,7 @@ fn three_servers_elect_write_and_agree() {
     let mut c = Cluster::three();
     c.run(2);
     assert_eq!(c.modes(), [(1, Some(Mode::Following)), (2, Some(Mode::Following)), (3, Some(Mode::Leading))]);
-    assert_eq!(c.servers[&1].disk.epochs, Epochs { accepted: Epoch(1), current: Epoch(1) });
+    assert_eq!(c.epochs(1), (Epoch(1), Epoch(1)));
     for (at, path) in [(1, "/at_a_follower"), (3, "/at_the_leader")] {
         let session = c.open_session(at);
         assert_eq!(session.0 >> 56, at, "who opens a session chooses its id");

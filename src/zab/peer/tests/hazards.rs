@@ -160,7 +160,7 @@ fn h2_h3_history_then_epoch_then_acknowledgement() {
     let mut c = a_follower_that_lacks_a_little();
     c.server(1).disk_stuck = true;
     c.run(4);
-    assert_eq!(c.servers[&1].disk.epochs, Epochs { accepted: Epoch(2), current: Epoch(1) });
+    assert_eq!(c.epochs(1), (Epoch(2), Epoch(1)));
     assert!(c.servers[&1].serving.is_none(), "its history is not durable");
     c.kill(2);
     c.run(60);
@@ -339,8 +339,8 @@ fn an_accepted_epoch_that_nobody_else_has_heard_of_leads_to_a_later_one() {
     c.start(1);
     c.run(20);
     assert!(c.modes().iter().all(|(_, mode)| mode.is_some()), "{:?}", c.modes());
-    for server in c.servers.values() {
-        assert_eq!(server.disk.epochs, Epochs { accepted: Epoch(10), current: Epoch(10) });
+    for id in 1..=3 {
+        assert_eq!(c.epochs(id), (Epoch(10), Epoch(10)));
     }
     c.assert_everywhere("/a", true);
     c.assert_agreement();
@@ -362,6 +362,62 @@ fn a_server_that_has_accepted_a_later_epoch_than_its_leaders_breaks_no_promise_a
     assert!((3..=6).contains(&attempts), "{attempts} attempts");
     assert_eq!(c.modes(), [(1, None), (2, Some(Mode::Following)), (3, Some(Mode::Leading))]);
     assert_eq!(c.servers[&1].disk.epochs.accepted, Epoch(9));
+}
+
+/// Its leader closes the connection without a word.
+#[test]
+fn a_server_with_a_newer_configuration_than_its_leaders_does_not_hurry() {
+    let mut c = Cluster::three();
+    c.run(2);
+    c.kill(1);
+    let newer = c.view.current().to_string().replace("version=0", "version=5");
+    c.server(1).view = QuorumView::new(QuorumVerifier::parse(&newer).unwrap());
+    c.start(1);
+    let before = c.elections;
+    // Forty quarters of a tick: two attempts, and then two ticks before each.
+    c.run(40);
+    let attempts = c.elections - before;
+    assert!((4..=7).contains(&attempts), "{attempts} attempts");
+    assert_eq!(c.modes(), [(1, None), (2, Some(Mode::Following)), (3, Some(Mode::Leading))]);
+}
+
+/// Found by the simulator. Nothing but the file beside the epochs tells of a session that is closed, once the history came by a
+/// snapshot.
+#[test]
+fn a_session_id_is_given_out_once_though_the_clock_was_set_back() {
+    let mut c = Cluster::new(THREE);
+    // Whenever they begin to serve it is the same millisecond.
+    c.stopped_clocks = BTreeMap::from([(1, WallMs(1_700_000_000_000)), (3, WallMs(1_700_000_000_000))]);
+    (1..=3).for_each(|id| c.start(id));
+    c.run(2);
+    let mut ids = BTreeSet::new();
+    for round in 0..4 {
+        assert_eq!(c.leader(), 3, "server 3 opens sessions as a leader, server 1 as a follower");
+        for at in [1, 3] {
+            for _ in 0..2 {
+                let session = c.open_session(at);
+                assert_eq!(session.0 >> 56, at);
+                assert!(ids.insert(session), "{session} for the second time, in round {round}");
+                c.ask(at, session, 1, WriteOp::CloseSession, OpCode::CloseSession);
+                c.deliver_all();
+            }
+        }
+        c.run(2);
+        for id in [1, 3] {
+            c.kill(id);
+            c.lose_disk(id);
+            c.server(id).in_doubt = false;
+        }
+        c.start(1);
+        c.run(4);
+        c.start(3);
+        c.run(4);
+        // Only server 3 can lead.
+        c.kill(2);
+        c.run(60);
+        c.start(2);
+        c.run(4);
+    }
 }
 
 /// Found by the simulator. A follower that was restarted is brought to what is committed, which takes away from it what it has
@@ -406,6 +462,6 @@ fn an_epoch_that_no_ensemble_comes_to_is_not_believed() {
         c.start(1);
         c.run(20);
         assert_eq!(c.modes(), [(1, None), (2, Some(Mode::Following)), (3, Some(Mode::Leading))]);
-        assert_eq!(c.servers[&3].disk.epochs, Epochs { accepted: Epoch(1), current: Epoch(1) });
+        assert_eq!(c.epochs(3), (Epoch(1), Epoch(1)));
     }
 }

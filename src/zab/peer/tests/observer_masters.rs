@@ -172,6 +172,67 @@ fn a_session_moves_between_an_observer_and_its_master() {
     }
 }
 
+/// Found by the simulator. To the leader a request that was asked at the observer looks like one of the master's own clients: only
+/// the master can tell that its client has moved on before it came.
+#[test]
+fn what_comes_from_an_observer_too_late_is_not_done_once_the_session_has_moved_to_its_master() {
+    let attach = |c: &mut Cluster, at: i64, session: SessionId| {
+        let password = crate::session::password(session).to_vec();
+        c.event(at, Event::Ask(Ask::Attach { cnxn: CNXN, session, timeout_ms: 30_000, password }));
+    };
+    // The request comes to the master before it knows whether the session lives, or later.
+    for known in [false, true] {
+        let mut c = five();
+        let session = c.open_session(4);
+        let master = master(&c, 4);
+        let link = *c.links.iter().find(|(_, link)| link.learner == 4).unwrap().0;
+        c.create(4, session, 1, "/late");
+        let late = std::mem::take(&mut c.links.get_mut(&link).unwrap().up);
+        assert_eq!(late.len(), 1);
+        attach(&mut c, master, session);
+        if known {
+            c.deliver_all();
+        }
+        c.links.get_mut(&link).unwrap().up.extend(late);
+        c.deliver_all();
+        let answers = std::mem::take(&mut c.server(master).answers);
+        assert!(matches!(answers[..], [Answer::Attached { session: Some(_), .. }]), "{answers:?}");
+        c.assert_everywhere("/late", false);
+        // It has its place all the same, and nobody waits for it.
+        assert!(matches!(c.servers[&4].replies[..], [(1, Outcome::Failed(_))]), "{:?}", c.servers[&4].replies);
+        c.create(master, session, 2, "/at_the_master");
+        c.deliver_all();
+        attach(&mut c, 4, session);
+        c.deliver_all();
+        c.create(4, session, 3, "/at_the_observer");
+        c.deliver_all();
+        assert!(matches!(c.servers[&4].replies[1..], [(3, Outcome::Created { .. })]), "{:?}", c.servers[&4].replies);
+        for path in ["/at_the_master", "/at_the_observer"] {
+            c.assert_everywhere(path, true);
+        }
+        c.assert_agreement();
+    }
+}
+
+/// What a client still sends over its old connection comes to the leader behind the question whether its session lives, over the
+/// same link.
+#[test]
+fn a_session_is_its_new_connections_as_soon_as_the_leader_is_asked() {
+    let mut c = five();
+    let session = c.open_session(1);
+    let other = CnxnId { slot: 8, ..CNXN };
+    let password = crate::session::password(session).to_vec();
+    c.event(1, Event::Ask(Ask::Attach { cnxn: other, session, timeout_ms: 30_000, password }));
+    c.create(1, session, 1, "/late");
+    c.deliver_all();
+    let answers = std::mem::take(&mut c.server(1).answers);
+    let [Answer::Close(CNXN), Answer::Close(CNXN), Answer::Attached { cnxn, session: Some(_) }] = answers[..] else {
+        panic!("{answers:?}");
+    };
+    assert_eq!(cnxn, other);
+    c.assert_everywhere("/late", false);
+}
+
 #[test]
 fn an_observer_whose_master_dies_goes_on_with_another() {
     let mut c = five();
