@@ -1,7 +1,10 @@
 //! The `ringkeeper` command: arguments to a configuration to a running server to an exit code.
 
+mod ring;
+
 use std::process::ExitCode;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use clap::Parser as _;
 use ringkeeper::server::cli::{self, Cli, Console, Outcome};
@@ -58,6 +61,9 @@ fn start(cli: &Cli) -> Result<u8, Box<dyn std::error::Error>> {
     // milliseconds where a host has to find the memory, and half of it may never be used.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::warn!("Huge pages stay on, at the cost of memory and of pauses: {error}");
+    }
+    if config.spin_before_park.is_none_or(|spin| spin == Duration::ZERO) {
+        ring::leave_uninterrupted();
     }
     let (stopper, stop) = mpsc::channel();
     let mut signals = Signals::new([SIGTERM, SIGINT])?;

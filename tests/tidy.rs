@@ -119,7 +119,7 @@ fn the_core_touches_nothing_outside_itself() {
 
 #[test]
 fn unsafe_stands_where_it_is_allowed_and_says_why() {
-    const ALLOWED: [&str; 2] = ["src/storage/mmap.rs", "src/shard/listener.rs"];
+    const ALLOWED: [&str; 3] = ["src/ring.rs", "src/storage/mmap.rs", "src/shard/listener.rs"];
     let mut found = Vec::new();
     for source in sources("src").iter().chain(&sources("tests")).chain(&sources("tools")) {
         let lines: Vec<&str> = source.text.lines().collect();
@@ -163,7 +163,7 @@ const ORDER: [&[&str]; 14] = [
         "server::admin",
     ],
     &["shard"],
-    &["server::run", "server::cli", "server"],
+    &["server::run", "server::cli", "server", "ring"],
 ];
 
 fn rank(module: &str) -> Option<usize> {
