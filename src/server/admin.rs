@@ -692,7 +692,11 @@ fn environment() -> String {
          os.memory.total=n/a\n",
         name.nodename().to_string_lossy(),
         std::env::temp_dir().display(),
-        name.machine().to_string_lossy(),
+        // Java's word for it.
+        match &*name.machine().to_string_lossy() {
+            "x86_64" => "amd64".to_owned(),
+            machine => machine.to_owned(),
+        },
         name.release().to_string_lossy(),
         variable("USER"),
         variable("HOME"),

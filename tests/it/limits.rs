@@ -51,14 +51,6 @@ fn a_length_is_not_yet_memory() {
     client.assert_alive();
 }
 
-/// Memory of the server in bytes.
-fn resident_bytes(server: &Server) -> u64 {
-    let path = format!("/proc/{}/status", server.pid().as_raw_nonzero());
-    let status = std::fs::read_to_string(path).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
-}
-
 /// Times of a client that behaves, in ms: median, 99th part, longest.
 fn times_beside(client: &mut Client, count: usize) -> (f64, f64, f64) {
     let mut times: Vec<f64> = (0..count)
@@ -86,7 +78,7 @@ fn a_thousand_clients_that_misbehave_harm_nobody() {
     normal.call(&create("/normal", Some(b"x"))).ok();
     normal.call(&create("/big", Some(&vec![1; BIG]))).ok();
     let alone = times_beside(&mut normal, 200);
-    let before = resident_bytes(&server);
+    let before = server.resident_bytes();
 
     let deaf: Vec<Client> = (0..400)
         .map(|_| {
@@ -114,7 +106,7 @@ fn a_thousand_clients_that_misbehave_harm_nobody() {
         slow.iter_mut().for_each(|wire| wire.send_bytes(b"x"));
         beside = times_beside(&mut normal, 200);
     }
-    let resident = resident_bytes(&server);
+    let resident = server.resident_bytes();
     println!("alone: p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms", alone.0, alone.1, alone.2);
     println!("beside a thousand: p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms", beside.0, beside.1, beside.2);
     println!("memory: {} MiB before, {} MiB with them", before >> 20, resident >> 20);

@@ -144,9 +144,10 @@ impl Port {
     }
 }
 
-/// The program under test.
+/// The program under test: the one that was built with the tests, or that `RINGKEEPER_TEST_PROGRAM` names, for figures.
 pub fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringkeeper"));
+    let named = std::env::var_os("RINGKEEPER_TEST_PROGRAM");
+    let mut command = Command::new(named.unwrap_or_else(|| env!("CARGO_BIN_EXE_ringkeeper").into()));
     // What the developer's environment says about servers is not meant for these.
     for name in ["SERVER_JVMFLAGS", "JVMFLAGS", "ZOOCFGDIR", "ZOOCFG", "ZOO_LOG_DIR", "ZOOPIDFILE", "ZOOMAIN"] {
         command.env_remove(name);
@@ -342,6 +343,14 @@ impl Server {
 
     pub fn client(&self) -> Client {
         Client::connect(&self.address())
+    }
+
+    /// Its memory in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid().as_raw_nonzero());
+        let status = fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
     fn out_path(&self) -> PathBuf {

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Runs Curator's recipes, with Apache's Java client below them, against a running server.
 #
-#   curator.sh [--client 3.8|3.9] [--has add-watch] HOST:PORT [TEST...]
+#   curator.sh [--client 3.8|3.9] [--has add-watch] [--has ttl] HOST:PORT [TEST...]
 #
 #   --client         3.8: Debian's Curator 5.4 with ZooKeeper's client 3.8.0 (the default);
 #                    3.9: Curator 5.9 with the client 3.9.5
 #   --has add-watch  also run what is built on persistent watches (addWatch): CuratorCache, ...
+#   --has ttl        and on times to live (extendedTypesEnabled, and containers looked at every second): PersistentTtlNode
 #   TEST             words; only tests with one of them in their name run
 #
 # The programs in curator/ are compiled first, which takes some two seconds.

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the server under test in the background, as apache.sh runs Apache's.
 #
-#   ringkeeper.sh start CONFIG   start the server on that zoo.cfg (with a clientPort, on 127.0.0.1);
+#   ringkeeper.sh start CONFIG   start the server on that zoo.cfg (with a clientPort, on 127.0.0.1, unless it is in
+#                                $CLIENT_PORT: a reconfiguration takes it out of the file);
 #                                returns when it answers clients; prints the pid, also kept in
 #                                ringkeeper.pid beside CONFIG; output is added to ringkeeper.log there
 #   ringkeeper.sh stop CONFIG    stop it and wait for its end; 1 if it had ended before, or had to be
@@ -26,6 +27,7 @@ start() {
     fi
     # The last of two equal keys wins.
     port=$(sed -n 's/^clientPort=//p' "$config" | tail -n 1)
+    port=${port:-${CLIENT_PORT:-}}
     [ -n "$port" ] || fail "no clientPort in $config"
     "$program" start-foreground "$config" >>"$log" 2>&1 </dev/null &
     pid=$!

@@ -1,14 +1,21 @@
 import static java.nio.charset.StandardCharsets.UTF_8;
 
+import java.util.List;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.CyclicBarrier;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.curator.framework.CuratorFramework;
 import org.apache.curator.framework.recipes.locks.InterProcessLock;
+import org.apache.curator.framework.recipes.locks.InterProcessMultiLock;
 import org.apache.curator.framework.recipes.locks.InterProcessMutex;
 import org.apache.curator.framework.recipes.locks.InterProcessReadWriteLock;
+import org.apache.curator.framework.recipes.locks.InterProcessSemaphore;
+import org.apache.curator.framework.recipes.locks.InterProcessSemaphoreMutex;
 import org.apache.curator.framework.recipes.locks.InterProcessSemaphoreV2;
 import org.apache.curator.framework.recipes.locks.Lease;
+import org.apache.curator.framework.recipes.locks.Revoker;
+import org.apache.curator.framework.recipes.shared.SharedCount;
 
 final class Locks {
     private static final int CLIENTS = 4;
@@ -24,6 +31,11 @@ final class Locks {
         suite.add("read-write-lock-excludes", Locks::readWriteLockExcludes);
         suite.add("read-write-lock-shares-reads", Locks::readWriteLockSharesReads);
         suite.add("semaphore-limits", Locks::semaphoreLimits);
+        suite.add("semaphore-follows-a-shared-count", Locks::semaphoreFollowsASharedCount);
+        suite.add("old-semaphore-limits", Locks::oldSemaphoreLimits);
+        suite.add("semaphore-mutex-is-not-reentrant", Locks::semaphoreMutexIsNotReentrant);
+        suite.add("multi-lock-takes-all-or-none", Locks::multiLockTakesAllOrNone);
+        suite.add("mutex-is-asked-for", Locks::mutexIsAskedFor);
     }
 
     /**
@@ -177,5 +189,93 @@ final class Locks {
         Suite.check(all != null, "all leases are held at one time");
         Suite.checkEqual(null, second.acquire(200, TimeUnit.MILLISECONDS), "one lease more");
         first.returnAll(all);
+    }
+
+    private static void semaphoreFollowsASharedCount(Suite.Env env) throws Exception {
+        CuratorFramework client = env.client();
+        try (SharedCount count = new SharedCount(env.client(), env.path("count"), 1);
+                SharedCount seen = new SharedCount(client, env.path("count"), 1)) {
+            count.start();
+            seen.start();
+            InterProcessSemaphoreV2 semaphore = new InterProcessSemaphoreV2(client, env.path("semaphore"), seen);
+            Lease first = semaphore.acquire(Suite.WAIT_SECONDS_MAX, TimeUnit.SECONDS);
+            Suite.check(first != null, "lease acquired");
+            Suite.checkEqual(null, semaphore.acquire(200, TimeUnit.MILLISECONDS), "one lease more");
+            var waiting = env.start(1, i -> {
+                Lease second = semaphore.acquire(Suite.WAIT_SECONDS_MAX, TimeUnit.SECONDS);
+                Suite.check(second != null, "a lease of the larger count");
+                semaphore.returnLease(second);
+            });
+            count.setCount(2);
+            env.await(waiting);
+            semaphore.returnLease(first);
+        }
+    }
+
+    @SuppressWarnings("deprecation")
+    private static void oldSemaphoreLimits(Suite.Env env) throws Exception {
+        InterProcessSemaphore first = new InterProcessSemaphore(env.client(), env.path("semaphore"), 2);
+        InterProcessSemaphore second = new InterProcessSemaphore(env.client(), env.path("semaphore"), 2);
+        var both = first.acquire(2, Suite.WAIT_SECONDS_MAX, TimeUnit.SECONDS);
+        Suite.check(both != null, "both leases are held");
+        Suite.checkEqual(null, second.acquire(200, TimeUnit.MILLISECONDS), "one lease more");
+        first.returnAll(both);
+        Lease lease = second.acquire(Suite.WAIT_SECONDS_MAX, TimeUnit.SECONDS);
+        Suite.check(lease != null, "what was returned can be had");
+        second.returnLease(lease);
+    }
+
+    private static void semaphoreMutexIsNotReentrant(Suite.Env env) throws Exception {
+        CuratorFramework[] clients = clients(env);
+        Protected shared = new Protected(env, clients[0]);
+        InterProcessSemaphoreMutex held = new InterProcessSemaphoreMutex(clients[0], env.path("lock"));
+        acquire(held);
+        Suite.check(!held.acquire(200, TimeUnit.MILLISECONDS), "not again, by its holder either");
+        held.release();
+        env.inParallel(CLIENTS, i -> {
+            InterProcessSemaphoreMutex mutex = new InterProcessSemaphoreMutex(clients[i], env.path("lock"));
+            for (int round = 0; round < 5; round++) {
+                acquire(mutex);
+                shared.increment(clients[i]);
+                mutex.release();
+            }
+        });
+        Suite.checkEqual(CLIENTS * 5, shared.read(clients[0]), "increments");
+    }
+
+    private static void multiLockTakesAllOrNone(Suite.Env env) throws Exception {
+        CuratorFramework other = env.client();
+        InterProcessMultiLock all =
+                new InterProcessMultiLock(env.client(), List.of(env.path("a"), env.path("b")));
+        InterProcessMutex first = new InterProcessMutex(other, env.path("a"));
+        InterProcessMutex second = new InterProcessMutex(other, env.path("b"));
+        acquire(second);
+        Suite.check(!all.acquire(200, TimeUnit.MILLISECONDS), "one of them is held");
+        Suite.check(!all.isAcquiredInThisProcess(), "not in part");
+        acquire(first);
+        first.release();
+        second.release();
+        acquire(all);
+        Suite.check(!first.acquire(200, TimeUnit.MILLISECONDS), "the first is held");
+        Suite.check(!second.acquire(200, TimeUnit.MILLISECONDS), "the second is held");
+        all.release();
+        acquire(first);
+        acquire(second);
+        second.release();
+        first.release();
+    }
+
+    private static void mutexIsAskedFor(Suite.Env env) throws Exception {
+        CuratorFramework heir = env.client();
+        InterProcessMutex held = new InterProcessMutex(env.client(), env.path("lock"));
+        CountDownLatch asked = new CountDownLatch(1);
+        held.makeRevocable(lock -> asked.countDown());
+        acquire(held);
+        String node = held.getParticipantNodes().iterator().next();
+        Suite.checkEqual(1L, asked.getCount(), "nobody has asked");
+        Revoker.attemptRevoke(heir, node);
+        Suite.check(asked.await(Suite.WAIT_SECONDS_MAX, TimeUnit.SECONDS), "its holder hears of it");
+        held.release();
+        acquire(new InterProcessMutex(heir, env.path("lock")));
     }
 }

@@ -4,6 +4,7 @@ import java.util.concurrent.TimeUnit;
 import org.apache.curator.framework.CuratorFramework;
 import org.apache.curator.framework.recipes.nodes.PersistentEphemeralNode;
 import org.apache.curator.framework.recipes.nodes.PersistentNode;
+import org.apache.curator.framework.recipes.nodes.PersistentTtlNode;
 import org.apache.zookeeper.CreateMode;
 import org.apache.zookeeper.data.Stat;
 
@@ -14,6 +15,11 @@ final class Nodes {
     static void addTo(Suite suite) {
         suite.add("persistent-node-comes-back", Nodes::persistentNodeComesBack);
         suite.add("persistent-ephemeral-node-comes-back", Nodes::persistentEphemeralNodeComesBack);
+    }
+
+    /** Those that need znodes with a time to live. */
+    static void addThoseWithTtlTo(Suite suite) {
+        suite.add("persistent-ttl-node-outlives-its-time", Nodes::persistentTtlNodeOutlivesItsTime);
     }
 
     private static long owner(CuratorFramework observer, String path) throws Exception {
@@ -63,5 +69,22 @@ final class Nodes {
                     () -> node.getActualPath() != null && owner(observer, node.getActualPath()) == sessionOf(client));
             Suite.eventually("and only there", () -> observer.getChildren().forPath(env.base).size() == 1);
         }
+    }
+
+    private static void persistentTtlNodeOutlivesItsTime(Suite.Env env) throws Exception {
+        CuratorFramework observer = env.client();
+        String path = env.path("node");
+        String touched = path + "/" + PersistentTtlNode.DEFAULT_CHILD_NODE_NAME;
+        try (PersistentTtlNode node = new PersistentTtlNode(env.client(), path, 2_000, "hello".getBytes(UTF_8))) {
+            node.start();
+            Suite.check(node.waitForInitialCreate(Suite.WAIT_SECONDS_MAX, TimeUnit.SECONDS), "created");
+            // Each touch begins the time anew: after these it is over for a node that was made once.
+            Suite.eventually("touched", () -> {
+                Stat stat = observer.checkExists().forPath(touched);
+                return stat != null && stat.getVersion() >= 3;
+            });
+            Suite.checkEqual("hello", new String(observer.getData().forPath(path), UTF_8), "data");
+        }
+        Suite.eventually("gone when nobody touches it", () -> observer.checkExists().forPath(path) == null);
     }
 }

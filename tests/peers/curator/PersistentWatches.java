@@ -6,6 +6,7 @@ import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import org.apache.curator.framework.CuratorFramework;
 import org.apache.curator.framework.recipes.cache.CuratorCache;
+import org.apache.curator.framework.recipes.cache.CuratorCacheBridge;
 import org.apache.curator.framework.recipes.cache.CuratorCacheListener;
 import org.apache.curator.framework.recipes.nodes.GroupMember;
 import org.apache.curator.framework.recipes.watch.PersistentWatcher;
@@ -19,6 +20,7 @@ final class PersistentWatches {
         suite.add("persistent-watcher-stays", PersistentWatches::persistentWatcherStays);
         suite.add("curator-cache-follows", PersistentWatches::curatorCacheFollows);
         suite.add("curator-cache-survives-its-session", PersistentWatches::curatorCacheSurvivesItsSession);
+        suite.add("curator-cache-bridge-follows", PersistentWatches::curatorCacheBridgeFollows);
         suite.add("group-members-see-each-other", PersistentWatches::groupMembersSeeEachOther);
     }
 
@@ -99,6 +101,20 @@ final class PersistentWatches {
             Suite.eventually("both again", () -> first.getCurrentMembers().size() == 2);
             second.close();
             Suite.eventually("one", () -> first.getCurrentMembers().size() == 1);
+        }
+    }
+
+    private static void curatorCacheBridgeFollows(Suite.Env env) throws Exception {
+        CuratorFramework writer = env.client();
+        writer.create().creatingParentsIfNeeded().forPath(env.path("a"), "1".getBytes(UTF_8));
+        try (CuratorCacheBridge cache = CuratorCache.bridgeBuilder(env.client(), env.base).build()) {
+            Suite.check(cache.isCuratorCache(), "not the old kind");
+            cache.start();
+            Suite.eventually("loaded", () -> "1".equals(Caches.text(cache.get(env.path("a")).orElse(null))));
+            writer.create().forPath(env.path("b"), "2".getBytes(UTF_8));
+            Suite.eventually("added", () -> cache.size() == 3);
+            writer.delete().forPath(env.path("a"));
+            Suite.eventually("removed", () -> cache.get(env.path("a")).isEmpty());
         }
     }
 }

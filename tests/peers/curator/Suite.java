@@ -1,7 +1,9 @@
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.Callable;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
@@ -19,7 +21,7 @@ import org.apache.zookeeper.ZooKeeper;
 /**
  * Curator's recipes against one running server.
  *
- * <p>{@code Suite HOST:PORT [--has add-watch] [TEST...]} runs the tests, or those whose name
+ * <p>{@code Suite HOST:PORT [--has add-watch] [--has ttl] [TEST...]} runs the tests, or those whose name
  * contains one of the given words, one after the other; prints a line for each, and the stack of
  * each failure; exits with 1 if any failed.
  */
@@ -42,15 +44,15 @@ final class Suite {
 
     public static void main(String[] args) throws Exception {
         String servers = args[0];
-        boolean hasAddWatch = false;
+        Set<String> has = new HashSet<>();
         List<String> words = new ArrayList<>();
         for (int i = 1; i < args.length; i++) {
             if (args[i].equals("--has")) {
                 String need = args[++i];
-                if (!need.equals("add-watch")) {
-                    throw new IllegalArgumentException("--has " + need + ": only add-watch is known");
+                if (!Set.of("add-watch", "ttl").contains(need)) {
+                    throw new IllegalArgumentException("--has " + need + ": add-watch and ttl are known");
                 }
-                hasAddWatch = true;
+                has.add(need);
             } else {
                 words.add(args[i]);
             }
@@ -65,8 +67,11 @@ final class Suite {
         Nodes.addTo(suite);
         Counters.addTo(suite);
         Queues.addTo(suite);
-        if (hasAddWatch) {
+        if (has.contains("add-watch")) {
             PersistentWatches.addTo(suite);
+        }
+        if (has.contains("ttl")) {
+            Nodes.addThoseWithTtlTo(suite);
         }
         // Recipes leave threads of their own behind, which are not all daemons.
         System.exit(suite.run(servers, words) ? 0 : 1);
