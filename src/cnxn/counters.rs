@@ -99,6 +99,8 @@ pub struct Counters {
     pub reply_bytes: Summary,
     /// Size of the last of them.
     pub last_reply_bytes: Option<u64>,
+    /// Of events alone.
+    pub event_bytes: u64,
     /// Times from request to reply in ms.
     pub latency: Summary,
     /// Those of reads.
@@ -141,10 +143,18 @@ impl Counters {
         if is_write { self.writes.add(ms) } else { self.reads.add(ms) }
     }
 
-    pub(super) fn replied(&mut self, bytes: usize) {
+    /// A frame goes out. As with Apache, its length of 4 bytes does not count.
+    pub(super) fn replied(&mut self, frame_bytes: usize) {
+        let bytes = frame_bytes as u64 - 4;
         self.sent += 1;
-        self.reply_bytes.add(bytes as u64);
-        self.last_reply_bytes = Some(bytes as u64);
+        self.reply_bytes.add(bytes);
+        self.last_reply_bytes = Some(bytes);
+    }
+
+    /// An event goes out.
+    pub(super) fn told(&mut self, frame_bytes: usize) {
+        self.replied(frame_bytes);
+        self.event_bytes += frame_bytes as u64 - 4;
     }
 
     /// Takes in another shard's.
@@ -175,6 +185,7 @@ impl Counters {
         self.closed_unserved += other.closed_unserved;
         self.stale_dropped += other.stale_dropped;
         self.dropped += other.dropped;
+        self.event_bytes += other.event_bytes;
     }
 }
 

@@ -1152,7 +1152,7 @@ impl Cnxns {
 
 /// An event was added to a connection's output.
 fn event_put(cnxn: &mut Cnxn, bytes: usize, counters: &mut Counters) {
-    counters.replied(bytes);
+    counters.told(bytes);
     cnxn.counts.sent += 1;
     if cnxn.out.len() > OUTPUT_MAX_BYTES {
         cnxn.abort(CloseReason::NotReading);

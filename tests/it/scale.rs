@@ -68,7 +68,7 @@ fn connections_at_most(count: usize) -> usize {
     let wanted = Some(count as u64 + OTHER_FILES);
     // The superuser may go beyond the maximum, where nothing takes that right away.
     let tries = [wanted.max(maximum), maximum].map(|maximum| Rlimit { current: wanted.min(maximum), maximum });
-    let enough = |limit: &Rlimit| current >= limit.current || setrlimit(Resource::Nofile, limit.clone()).is_ok();
+    let enough = |limit: &Rlimit| current >= limit.current || setrlimit(Resource::Nofile, *limit).is_ok();
     let _ = tries.iter().find(|limit| enough(limit));
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     println!("{} of {count} connections", (limit - OTHER_FILES).min(count as u64));

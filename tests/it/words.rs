@@ -282,6 +282,23 @@ fn mntr_and_srvr_have_every_figure_of_apache_in_each_role() {
 }
 
 #[test]
+fn sizes_are_counted_without_their_lengths() {
+    let server = Server::run("4lw.commands.whitelist=*\n");
+    let mut client = server.client();
+    let told = |name: &str, value: &str| {
+        wait_for(name, || (figures(&server.address())[name] == value).then_some(()));
+    };
+    client.call(&create("/n", None)).ok();
+    // The header of a reply and a path.
+    told("zk_last_client_response_size", "22");
+    told("zk_watch_bytes", "0");
+    client.call(&get("/n", true)).ok();
+    client.call(&set("/n", Some(b"x"))).ok();
+    // The header, the type, the state, and a path.
+    told("zk_watch_bytes", "30");
+}
+
+#[test]
 fn a_start_tells_what_it_has_read_and_how_long_that_took() {
     let mut server = Server::run("4lw.commands.whitelist=*\n");
     assert_eq!(figures(&server.address())["zk_cnt_startup_txns_loaded"], "0", "there was no log");
