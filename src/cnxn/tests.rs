@@ -183,6 +183,27 @@ fn a_throttle_lets_so_many_requests_wait_and_no_more() {
 }
 
 #[test]
+fn beyond_the_limit_on_outstanding_requests_only_who_waits_for_nothing_is_read_from() {
+    let mut world = World::new(Settings { outstanding_max: 2, ..settings() });
+    let (a, b) = (world.client(), world.client());
+    for xid in 1..=5 {
+        world.create(a, xid, &format!("/a{xid}"));
+        world.create(b, xid, &format!("/b{xid}"));
+    }
+    world.look();
+    assert_eq!(world.cnxns.outstanding(), 4, "three of the first, which is one too many, and one of the second");
+    let mut replies = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        world.settle();
+        assert!(world.cnxns.outstanding() <= 4);
+        replies.0.extend(world.replies(a));
+        replies.1.extend(world.replies(b));
+    }
+    let all: Vec<(i32, i32)> = (1..=5).map(|xid| (xid, 0)).collect();
+    assert_eq!(replies, (all.clone(), all));
+}
+
+#[test]
 fn a_request_that_was_held_up_for_too_long_is_refused_in_its_turn() {
     let throttle = RequestThrottle { requests_max: 1, stall_ms: 100, stale_dropped: false, wait_ms_max: Some(50) };
     let mut world = World::new(Settings { throttle, ..settings() });

@@ -176,7 +176,16 @@ fn a_word_behind_a_handshake_is_a_length() {
 
 #[test]
 fn connections_of_one_address_are_limited() {
-    let server = Server::run("maxClientCnxns=3\n");
+    three_connections_and_no_more("maxClientCnxns=3\n");
+}
+
+#[test]
+fn connections_are_limited_altogether() {
+    three_connections_and_no_more("maxCnxns=3\n");
+}
+
+fn three_connections_and_no_more(settings: &str) {
+    let server = Server::run(settings);
     let mut clients: Vec<Client> = Vec::new();
     wait_for("room", || {
         // The question whether the server serves may still hold a place.

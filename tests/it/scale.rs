@@ -33,13 +33,16 @@ impl Beside {
         let stopped = Arc::clone(&stop);
         let work = move || {
             let mut times = Vec::new();
-            while !stopped.load(Ordering::Relaxed) {
+            // One at least, however soon it is over.
+            loop {
                 let begin = Instant::now();
                 client.call(&set(&path, Some(b"x"))).ok();
                 times.push(begin.elapsed().as_secs_f64() * 1000.0);
+                if stopped.load(Ordering::Relaxed) {
+                    return times;
+                }
                 thread::sleep(Duration::from_millis(2));
             }
-            times
         };
         Beside { stop, thread: Some(thread::spawn(work)) }
     }
