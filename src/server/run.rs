@@ -537,11 +537,11 @@ fn cnxns(config: &Config, settings: Settings, tree: Tree) -> Cnxns {
     cnxns
 }
 
-fn standalone(config: &Config, data_tree: DataTree, grace_ms: u64, clock: Clock) -> Result<Engine, StorageError> {
+fn standalone(config: &Config, data_tree: DataTree, grace_ms: u64, clock: Clock) -> Engine {
     let tick_ms = config.tick_time.as_millis() as u64;
     let dir = config.snapshot_dir();
     let first_session = session::first_id(STANDALONE_SERVER_ID, clock.wall(), epoch::load_session_ids(&dir));
-    epoch::save_session_ids(&dir, session::ids_used(first_session))?;
+    epoch::save_session_ids(&dir, session::ids_used(first_session));
     let sessions = Sessions::new(tick_ms, grace_ms, first_session);
     let mut pipeline =
         Pipeline::new(data_tree, sessions, rules(config), config.containers, config.digest_enabled, clock.now());
@@ -549,7 +549,7 @@ fn standalone(config: &Config, data_tree: DataTree, grace_ms: u64, clock: Clock)
     for orphan in pipeline.close_orphans(clock.wall()) {
         tracing::warn!("{orphan}");
     }
-    Ok(Engine::Standalone(Box::new(pipeline)))
+    Engine::Standalone(Box::new(pipeline))
 }
 
 /// Lets a server take its part in the ensemble. `sockets` are those of its election port.
@@ -615,10 +615,7 @@ impl Ordering {
         let grace_ms = 2 * clients::TICK_MS;
         let in_doubt = replace::is_in_doubt(&config.snapshot_dir());
         let engine = match &config.ensemble {
-            None => match standalone(&config, data_tree, grace_ms, clock) {
-                Ok(engine) => engine,
-                Err(error) => return drop(fatal.send(Stop::Fatal(error.to_string()))),
-            },
+            None => standalone(&config, data_tree, grace_ms, clock),
             Some(ensemble) => {
                 let last = data_tree.tree().zxid();
                 let epochs = match epoch::load(&config.snapshot_dir(), last) {

@@ -67,19 +67,21 @@ pub fn load_session_ids(dir: &Path) -> u64 {
     }
 }
 
-/// Makes all three durable.
+/// Makes all three durable. Without room for how far session ids may come, a server serves all the same.
 pub fn save(dir: &Path, epochs: Epochs) -> Result<(), StorageError> {
-    write(&dir.join(SESSION_IDS), epochs.session_ids)?;
+    save_session_ids(dir, epochs.session_ids);
     write(&dir.join(ACCEPTED), epochs.accepted.0.into())?;
     sync_dir(dir)?;
     write(&dir.join(CURRENT), epochs.current.0.into())?;
     sync_dir(dir)
 }
 
-/// Makes durable how far session ids may come.
-pub fn save_session_ids(dir: &Path, used: u64) -> Result<(), StorageError> {
-    write(&dir.join(SESSION_IDS), used)?;
-    sync_dir(dir)
+/// Makes durable how far session ids may come. On a disk without room that is left out: reads must go on there, and ids that are given
+/// out twice need a clock that is set back besides.
+pub fn save_session_ids(dir: &Path, used: u64) {
+    if let Err(error) = write(&dir.join(SESSION_IDS), used).and_then(|()| sync_dir(dir)) {
+        tracing::warn!("{error}: if this clock is set back, ids of closed sessions may be given out again");
+    }
 }
 
 fn read(path: &Path) -> Result<Option<Epoch>, StorageError> {
@@ -143,8 +145,18 @@ mod tests {
         assert_eq!(fs::read(dir.path().join(ACCEPTED)).unwrap(), b"5");
         assert_eq!(fs::read(dir.path().join(SESSION_IDS)).unwrap(), b"36028797018963968");
         assert_eq!(dir.names(), [ACCEPTED, CURRENT, SESSION_IDS]);
-        save_session_ids(dir.path(), 7).unwrap();
+        save_session_ids(dir.path(), 7);
         assert_eq!(load(dir.path(), LAST).unwrap(), Epochs { session_ids: 7, ..epochs });
+    }
+
+    #[test]
+    fn how_far_session_ids_have_come_keeps_nobody_from_serving() {
+        let dir = TempDir::new("epoch-no-room");
+        // Nothing can be written under that name.
+        fs::create_dir(dir.path().join(SESSION_IDS).with_extension(TEMP_SUFFIX)).unwrap();
+        let epochs = Epochs { accepted: Epoch(5), current: Epoch(4), session_ids: 7 };
+        save(dir.path(), epochs).unwrap();
+        assert_eq!(load(dir.path(), LAST).unwrap(), Epochs { session_ids: 0, ..epochs });
     }
 
     #[test]

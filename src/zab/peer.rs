@@ -339,13 +339,14 @@ impl Peer {
             Event::EpochsSaved => self.on_epochs_saved(now, wall),
             Event::Reloaded(data_tree) => self.on_reloaded(now, *data_tree),
             Event::HistoryLost => {
+                // While the disk counts as being at work nobody is looked for: the tree of this role is of no use either.
+                if matches!(self.role, Role::Following(_)) {
+                    self.end_role("the history on disk is of no use");
+                }
                 self.disk_at_work = false;
                 (self.appended, self.durable, self.in_doubt) = (Zxid::ZERO, Zxid::ZERO, true);
                 self.appointed = None;
                 self.history = History::new(Zxid::ZERO, self.settings.history);
-                if matches!(self.role, Role::Following(_)) {
-                    self.end_role("the history on disk is of no use");
-                }
                 self.role = Role::Settling(DataTree::new());
                 self.look_when_settled();
             }

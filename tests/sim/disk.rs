@@ -22,6 +22,7 @@ use ringkeeper::types::Zxid;
 use ringkeeper::zab::effect::Epochs;
 use ringkeeper::zab::history::{History, Limits};
 
+use crate::damage::Health;
 use crate::power::Device;
 use crate::random::Random;
 
@@ -37,6 +38,7 @@ pub struct Disk {
     /// How much of the newest history a start keeps.
     history: Limits,
     device: Rc<RefCell<Device>>,
+    pub health: Health,
     /// The block in which the last flush ended, as far as it was filled. See `shard::disk`.
     tail: Vec<u8>,
 }
@@ -68,7 +70,7 @@ impl Disk {
     pub fn new(dir: PathBuf, history: Limits) -> Disk {
         fs::create_dir_all(&dir).expect("the scratch directory can be written to");
         let device = Rc::new(RefCell::new(Device::new(dir.clone())));
-        Disk { dir, slow_until_us: 0, fails_next: false, history, device, tail: Vec::new() }
+        Disk { dir, slow_until_us: 0, fails_next: false, history, device, health: Health::default(), tail: Vec::new() }
     }
 
     /// Does something with files that may be interrupted by a crash, and taken back by a loss of power.
@@ -94,6 +96,22 @@ impl Disk {
         self.device.borrow_mut().lose_power(chance);
     }
 
+    /// Something on it is not what was written there any more. Tells what, if there was anything to damage.
+    pub fn damage(&mut self, chance: &mut Random) -> Option<String> {
+        let (what, path, at, bytes) = self.health.damage(&self.dir, chance)?;
+        self.device.borrow_mut().written(&path, at, &bytes);
+        Some(what)
+    }
+
+    /// Whether there is no room for another file. Those that are there can be written to: the log's are made as large as they get.
+    pub fn is_full(&self) -> bool {
+        self.device.borrow().is_full
+    }
+
+    pub fn set_full(&mut self, is_full: bool) {
+        self.device.borrow_mut().is_full = is_full;
+    }
+
     /// What a process does first. See `server::run`.
     pub fn recover(&mut self) -> Result<Found, String> {
         self.tail.clear();
@@ -102,6 +120,7 @@ impl Disk {
             Err(error) if error.is_damage() => {
                 damage = Some(error.to_string());
                 self.at_files(|| replace::set_aside(&self.dir, &self.dir)).map_err(|error| error.to_string())?;
+                self.health.begins_anew();
                 self.read_back(None)
             }
             recovered => recovered,

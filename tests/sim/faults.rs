@@ -21,6 +21,13 @@ pub enum Fault {
     FastLink(Host, Host),
     SlowDisk(usize, u64),
     FlushFails(usize),
+    /// There is no room for another file on a server's disk; there is again.
+    Full(usize),
+    Roomy(usize),
+    /// A process is told to stop.
+    Stop(usize),
+    /// The process ends, if it runs, and its files are damaged.
+    Damage(usize),
     Pause(usize),
     Resume(usize),
     Jump(usize, i64),
@@ -28,7 +35,8 @@ pub enum Fault {
     Blackout,
     Light,
     /// The leader of the moment is cut off from the other servers for so long, in µs; if the second says so, all clients with it.
-    Isolate(u64, bool),
+    /// For so long, in µs, the disks of the others are slow.
+    Isolate(u64, bool, u64),
     Ambush(Ambush),
     /// There are no faults from here on.
     Calm,
@@ -75,9 +83,14 @@ impl World {
             "isolations",
             "ambushes",
             "last_stands",
+            "stops",
+            "damages",
+            "full",
         ];
+        let hurt = self.hurt();
         for (kind, name) in kinds.into_iter().enumerate() {
             let mut r = Random::new(self.options.seed ^ (kind as u64 + 1) << 56);
+            let mut slow = Random::new(self.options.seed ^ 0x736c_6f77);
             for _ in 0..self.options.get(name) {
                 let at_us = (500 + r.below(span_ms.max(1_000) - 500)) as u64 * 1000;
                 let lasting_us = self.lasting_us(&mut r);
@@ -97,6 +110,12 @@ impl World {
                     "slow_links" => (Fault::SlowLink(server, other), Some(Fault::FastLink(server, other))),
                     "slow_disks" => (Fault::SlowDisk(server, lasting_us), None),
                     "eio" => (Fault::FlushFails(server), None),
+                    "stops" => (Fault::Stop(server), None),
+                    "full" => (Fault::Full(server), Some(Fault::Roomy(server))),
+                    "damages" => match hurt {
+                        Some(hurt) => (Fault::Damage(hurt), Some(Fault::Start(hurt))),
+                        None => continue,
+                    },
                     "pauses" => (Fault::Pause(server), Some(Fault::Resume(server))),
                     "jumps" => (Fault::Jump(server, r.below(7_200_000) as i64 - 3_600_000), None),
                     "blackouts" => (Fault::Blackout, Some(Fault::Light)),
@@ -105,12 +124,15 @@ impl World {
                         let tick_us = self.options.tick_ms() as usize * 1000;
                         let alone_us =
                             if r.chance(50) { 5 * tick_us + r.below(4 * tick_us) } else { lasting_us as usize };
-                        (Fault::Isolate(alone_us as u64, r.chance(50)), None)
+                        (Fault::Isolate(alone_us as u64, r.chance(50), 0), None)
                     }
                     "last_stands" => {
                         // Long enough to write, too short for another leader.
                         let alone_us = 1 + r.below(3 * self.options.tick_ms() as usize * 1000) as u64;
-                        self.after(at_us, Happening::Fault(Fault::Isolate(alone_us + 1, true)));
+                        // Then those who follow it next have its history long before it is durable with them.
+                        let slow_us =
+                            if slow.below(100) < self.options.slow_stands() as usize { 20_000_000 } else { 0 };
+                        self.after(at_us, Happening::Fault(Fault::Isolate(alone_us + 1, true, slow_us)));
                         self.after(at_us + alone_us + lasting_us, Happening::Fault(Fault::Light));
                         let moment = r.pick(&[Moment::Saves, Moment::Leads, Moment::Leads]);
                         let ambush = Ambush { moment, whole: r.chance(50), lasting_us: self.lasting_us(&mut r) };
@@ -133,6 +155,13 @@ impl World {
         self.after(span_ms as u64 * 1000, Happening::Fault(Fault::Calm));
     }
 
+    /// The server whose files are damaged, if the others can do without it: it may have to get everything from them.
+    fn hurt(&self) -> Option<usize> {
+        let voters = self.options.voters() as usize;
+        let hurt = Random::new(self.options.seed ^ 0x6461_6d61_6765_733f).below(self.options.servers());
+        (voters > 2 || hurt >= voters).then_some(hurt)
+    }
+
     /// Some faults are over in a moment, others last for longer than any limit.
     fn lasting_us(&self, r: &mut Random) -> u64 {
         let tick_us = self.options.tick_ms() as usize * 1000;
@@ -148,6 +177,7 @@ impl World {
                 | Fault::Heal(_)
                 | Fault::FastLink(..)
                 | Fault::Resume(_)
+                | Fault::Roomy(_)
                 | Fault::Light
         );
         if self.calm && !is_an_end {
@@ -185,6 +215,16 @@ impl World {
                 self.servers[server].disk.slow_until_us = self.now_us + lasting_us;
             }
             Fault::FlushFails(server) => self.servers[server].disk.fails_next = true,
+            Fault::Full(server) => self.servers[server].disk.set_full(true),
+            Fault::Roomy(server) => self.servers[server].disk.set_full(false),
+            Fault::Stop(server) => self.stop(server),
+            Fault::Damage(server) => {
+                self.kill(server);
+                if let Some(what) = self.servers[server].disk.damage(&mut self.chance) {
+                    note!(self, "{}: {what}", server + 1);
+                    self.counts.damages += 1;
+                }
+            }
             Fault::Pause(server) if self.servers[server].process.is_some() => {
                 self.servers[server].paused.get_or_insert_default();
             }
@@ -200,7 +240,9 @@ impl World {
                     self.after(delay, Happening::Fault(Fault::PowerOn(server)));
                 }
             }
-            Fault::Isolate(lasting_us, with_clients) => self.isolate_leader(lasting_us, with_clients),
+            Fault::Isolate(lasting_us, with_clients, slow_us) => {
+                self.isolate_leader(lasting_us, with_clients, slow_us);
+            }
             Fault::Ambush(ambush) => self.ambushes.push(ambush),
             Fault::Storm => self.disconnect_clients(),
             Fault::Calm => self.calm_down(),
@@ -208,10 +250,13 @@ impl World {
     }
 
     /// What it has proposed is committed by nobody, and stays in its log alone.
-    fn isolate_leader(&mut self, lasting_us: u64, with_clients: bool) {
+    fn isolate_leader(&mut self, lasting_us: u64, with_clients: bool, slow_us: u64) {
         let leads = |server: &Server| server.process.as_ref().is_some_and(|process| process.peer.leader().is_some());
         let Some(leader) = self.servers.iter().position(leads) else { return };
         let others: Vec<Host> = (0..self.servers.len()).filter(|other| *other != leader).collect();
+        for other in others.iter().filter(|_| slow_us > 0) {
+            self.servers[*other].disk.slow_until_us = self.now_us + slow_us;
+        }
         let cut_off = |host: Host| others.iter().flat_map(move |other| [(host, *other), (*other, host)]).collect();
         let pairs: Vec<(Host, Host)> = cut_off(leader);
         self.network.cuts.extend(pairs.iter().copied());
@@ -238,6 +283,8 @@ impl World {
         for host in (0..servers).filter(|host| whole || *host == server) {
             let most = if host == missed { 15_000_000 } else { 500_000 };
             let off_us = lasting_us + self.chance.below(most) as u64;
+            // So that those who come back are soon done without who is missed.
+            self.after(delay_us, Happening::Fault(Fault::SlowDisk(host, 0)));
             self.after(delay_us, Happening::Fault(Fault::PowerOff(host)));
             self.after(delay_us + off_us, Happening::Fault(Fault::PowerOn(host)));
         }
@@ -268,8 +315,9 @@ impl World {
     /// Whether some fault is in force, or has been so lately that a server may not know of its end yet.
     pub fn is_disturbed(&mut self) -> bool {
         let now_us = self.now_us;
-        let afflicted =
-            |host: &Server| host.process.is_none() || host.disk.slow_until_us > now_us || host.paused.is_some();
+        let afflicted = |host: &Server| {
+            host.is_leaving() || host.disk.is_full() || host.disk.slow_until_us > now_us || host.paused.is_some()
+        };
         let in_force = !self.network.cuts.is_empty()
             || !self.network.down.is_empty()
             || !self.slow_links.is_empty()
@@ -290,6 +338,7 @@ impl World {
         for server in 0..self.servers.len() {
             let host = &mut self.servers[server];
             (host.disk.fails_next, host.disk.slow_until_us) = (false, 0);
+            host.disk.set_full(false);
             self.resume(server);
             self.start(server);
         }

@@ -58,10 +58,20 @@ options! {
     ambushes: "Losses of power at a moment that matters: see `faults::Moment`.",
     last_stands: "Times that the leader is alone with all clients, until all servers lose power.",
     stalls: "Of a hundred flushes, so many take far longer than the others.",
+    stops: "Processes that are told to stop, and end by themselves.",
+    full: "Times that a server's disk has no room for another file.",
+    purge: "Snapshots that are kept when older ones are purged (`autopurge.snapRetainCount`), or 0 for all.",
+    slow_stands: "Of a hundred last stands, so many are followed by a time in which the disks of the others are slow.",
+    damages: "Times that a server's files are damaged while it is down, always the same server's.",
 }
 
 /// Options that a failing run is tried with less of, and the least that makes sense.
 pub const SHRINKABLE: &[(&str, u64)] = &[
+    ("damages", 0),
+    ("stops", 0),
+    ("full", 0),
+    ("purge", 0),
+    ("slow_stands", 0),
     ("last_stands", 0),
     ("ambushes", 0),
     ("isolations", 0),
@@ -148,6 +158,14 @@ impl Options {
             set(name, count);
         }
         set("stalls", r.pick(&[0, 0, 2, 10]));
+        // From chances of their own, so that the rest of a seed stays what it was.
+        for (name, most, salt) in [("stops", 6, b"stops..."), ("full", 3, b"full...."), ("damages", 5, b"damages.")] {
+            let mut r = Random::new(seed ^ u64::from_le_bytes(*salt));
+            let count = if r.chance(35) { 1 + r.below(most) as u64 } else { 0 };
+            set(name, count);
+        }
+        set("purge", Random::new(seed ^ 0x7075_7267_6573_2e2e).pick(&[0, 3, 3]));
+        set("slow_stands", Random::new(seed ^ 0x736c_6f77_7374_616e).pick(&[0, 50, 100]));
         (options, r)
     }
 
@@ -155,10 +173,9 @@ impl Options {
     #[cfg(debug_assertions)]
     pub fn unhurried(seed: u64) -> Options {
         let (mut options, _) = Options::draw(seed);
-        for (name, value) in
-            [("history", 1_000_000), ("isolations", 0), ("ambushes", 0), ("last_stands", 0), ("stalls", 0)]
-        {
-            options.set(name, value).expect("it is one of the names");
+        options.set("history", 1_000_000).expect("it is one of the names");
+        for name in ["isolations", "ambushes", "last_stands", "stalls", "stops", "full", "purge", "damages"] {
+            options.set(name, 0).expect("it is one of the names");
         }
         options
     }
@@ -172,7 +189,9 @@ impl Options {
         {
             set(name, 0);
         }
-        set("blackouts", 0);
+        for name in ["blackouts", "stops", "full", "damages"] {
+            set(name, 0);
+        }
         set("voters", r.weighted(&[(3, 3), (1, 5)]));
         set("clients", 2 + r.below(3) as u64);
         set("tick_ms", r.pick(&[200, 500]));

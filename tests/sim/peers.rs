@@ -30,6 +30,8 @@ pub struct Elections {
     /// The alarm that is set: others are of the past.
     alarm: u64,
     rings_at: Option<Instant>,
+    /// The process stops, and takes no more part.
+    left: bool,
 }
 
 struct Wire {
@@ -49,7 +51,13 @@ impl Elections {
             next_wire: 0,
             alarm: 0,
             rings_at: None,
+            left: false,
         }
+    }
+
+    /// Whether it takes no more part, and its port is shut.
+    pub fn has_left(&self) -> bool {
+        self.left
     }
 
     pub fn state(&self) -> ServerState {
@@ -75,7 +83,7 @@ impl World {
         let mut inputs = VecDeque::from([first]);
         let mut reports = Vec::new();
         while let Some(input) = inputs.pop_front() {
-            let Some(process) = self.process(server) else { return };
+            let Some(process) = self.process(server).filter(|process| !process.elections.left) else { return };
             match input {
                 Input::Election(event) => {
                     let mut effects = Vec::new();
@@ -174,6 +182,17 @@ impl World {
             self.drive(server, Input::Links(links::Event::Timer));
         }
         self.set_alarm(server);
+    }
+
+    /// See `Order::Leave`: the election port is given up, and nothing is done any more.
+    pub fn end_elections(&mut self, server: usize) {
+        let Some(process) = self.process(server) else { return };
+        process.elections.left = true;
+        for (wire, Wire { conn, .. }) in std::mem::take(&mut process.elections.wires) {
+            if let Some(side) = self.network.side_of(conn, End::Election { server, wire }) {
+                self.close(conn, side);
+            }
+        }
     }
 
     fn new_wire(&mut self, server: usize, conn: ConnId, greets: bool) -> Option<u64> {

@@ -8,8 +8,8 @@ use ringkeeper::storage::compression::Compression;
 use ringkeeper::storage::epoch;
 use ringkeeper::storage::format::Link as LogLink;
 use ringkeeper::storage::log::Log;
-use ringkeeper::storage::replace;
 use ringkeeper::storage::snapshot_format::{Decoder, Encoder, Form, SnapshotSource};
+use ringkeeper::storage::{replace, snapshot};
 use ringkeeper::types::Zxid;
 use ringkeeper::zab::effect::{Effect, Epochs, LinkId, MasterPort};
 use ringkeeper::zab::election;
@@ -122,8 +122,13 @@ impl World {
                 let event = election::Event::Succeed { leader: successor, zxid, supporters };
                 self.drive(server, Input::Election(event));
             }
-            // Nobody is told to stop, or to serve without a leader.
-            Effect::Leave | Effect::ServeReadOnly(_) | Effect::Unserve => {}
+            // The last words are on their way: the network takes what it is given at once.
+            Effect::Leave => {
+                self.end_elections(server);
+                self.happened(server, [Event::Left]);
+            }
+            // Nobody is told to serve without a leader.
+            Effect::ServeReadOnly(_) | Effect::Unserve => {}
         }
     }
 
@@ -380,7 +385,13 @@ impl World {
                     }
                     (Err(error), _) => error.to_string(),
                 };
-                self.checker.violated("Recovery", format!("server {id} gives its history up: {why}"));
+                note!(self, "{id} gives its history up: {why}");
+                // A whole state was installed, of which the next leader knows only a part.
+                let snapshots = snapshot::list(&dir).unwrap_or_default();
+                let cannot_go_back = until.is_some_and(|until| snapshots.iter().all(|snapshot| snapshot.zxid > until));
+                if !self.servers[server].disk.health.is_hurt() && !cannot_go_back {
+                    self.checker.violated("Recovery", format!("server {id} gives its history up: {why}"));
+                }
                 self.restart_log(server, Zxid::ZERO);
                 self.servers[server]
                     .disk
@@ -412,6 +423,7 @@ impl World {
         let flushes_max = process.log.flushes_max();
         process.log = Log::new(LogLink { zxid, ..LogLink::default() }, flushes_max);
         process.upkeep.forget_files();
+        self.servers[server].disk.health.begins_anew();
     }
 
     fn set_appended(&mut self, server: usize, zxid: Zxid) {

@@ -28,6 +28,8 @@ pub struct Device {
     /// What each file held when it was flushed.
     flushed: BTreeMap<Inode, Vec<u8>>,
     next: Inode,
+    /// There is no room for another file.
+    pub is_full: bool,
     /// So many steps are still made; then the crash comes, and no more.
     pub steps_left: Option<usize>,
 }
@@ -41,6 +43,7 @@ impl Device {
             changes: Vec::new(),
             flushed: BTreeMap::new(),
             next: 0,
+            is_full: false,
             steps_left: None,
         }
     }
@@ -62,6 +65,9 @@ impl Device {
                 if let Some(name) = self.name(path)
                     && !self.names.contains_key(&name)
                 {
+                    if self.is_full {
+                        return Err(io::ErrorKind::StorageFull.into());
+                    }
                     self.next += 1;
                     self.names.insert(name.clone(), self.next);
                     self.changes.push(Change::Link(name, self.next));

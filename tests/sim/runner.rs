@@ -17,6 +17,7 @@ mod random;
 
 mod checker;
 mod client;
+mod damage;
 mod disk;
 mod faults;
 mod model;
@@ -187,10 +188,13 @@ fn run_many(arguments: &Arguments) -> ExitCode {
 
 fn summary(runs: u64, counts: &Counts) -> String {
     format!(
-        "{runs} runs, {:.1} simulated hours, {} crashes, {} leaders, {} snapshots sent, {} transactions, \
-         {} replies checked",
+        "{runs} runs, {:.1} simulated hours, {} crashes, {} stops, {} damages, {} of them found, {} leaders, \
+         {} snapshots sent, {} transactions, {} replies checked",
         counts.simulated_ms as f64 / 3_600_000.0,
         counts.crashes,
+        counts.stops,
+        counts.damages,
+        counts.set_aside,
         counts.elections,
         counts.snapshots_sent,
         counts.committed,
@@ -231,6 +235,21 @@ mod tests {
         for seed in 0..12 {
             check(&Options::of(seed));
         }
+    }
+
+    /// What is damaged is found, or was not needed, and stopping by itself is no fault.
+    #[test]
+    fn damaged_servers_heal_and_servers_stop() {
+        run::keep_panics_quiet();
+        let _alone = run::alone();
+        let mut counts = Counts::default();
+        for seed in 0..10 {
+            let options = Options::parse(&format!("seed={seed} voters=3 damages=4 stops=3")).expect("options");
+            let outcome = run::run(&options, None);
+            assert_eq!(outcome.failure, None, "{options}");
+            counts.add(&outcome.counts);
+        }
+        assert!(counts.set_aside > 0 && counts.set_aside < counts.damages && counts.stops > 0, "{counts:?}");
     }
 
     #[test]

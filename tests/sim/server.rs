@@ -33,6 +33,10 @@ const ASKS_PER_TURN_MAX: usize = 4096;
 /// How often the ordering shard and a client shard look at the clock.
 const TICK_US: u64 = 50_000;
 const CLIENTS_TICK_US: u64 = 100_000;
+/// `syncLimit`, in ticks.
+pub const SYNC_LIMIT: u64 = 5;
+/// See `shard::closing`.
+const COMMIT_PATIENCE_MS: u64 = 5_000;
 
 /// What a process does by itself.
 pub enum Wake {
@@ -114,6 +118,8 @@ pub struct Process {
     pub port: LearnerPort,
     pub upkeep: Upkeep,
     started_us: u64,
+    /// It is to stop by itself, and this is when it was told.
+    leaves_since: Option<Instant>,
 }
 
 /// A host, its disk, and the process that runs there if one does.
@@ -127,7 +133,7 @@ pub struct Server {
     /// How fast its clocks run, in millionths more than they should.
     drift_ppm: i64,
     pub wall_offset_ms: i64,
-    /// The process is stopped: what is to happen to it when it goes on, in order.
+    /// The process is paused: what is to happen to it when it goes on, in order.
     pub paused: Option<Vec<Happening>>,
     /// What its clients may see.
     pub shown: Zxid,
@@ -151,6 +157,11 @@ impl Server {
         }
     }
 
+    /// Whether the process is about to end, or has ended.
+    pub fn is_leaving(&self) -> bool {
+        self.process.as_ref().is_none_or(|process| process.leaves_since.is_some())
+    }
+
     pub fn serves(&self) -> bool {
         self.process.as_ref().is_some_and(|process| process.serving.is_some())
     }
@@ -158,7 +169,8 @@ impl Server {
     pub fn listens(&self, port: Port) -> bool {
         let Some(process) = &self.process else { return false };
         match port {
-            Port::Client | Port::Election => true,
+            Port::Client => true,
+            Port::Election => !process.elections.has_left(),
             Port::Learner(at) => process.port.listening == Some(at),
         }
     }
@@ -208,12 +220,22 @@ impl World {
         }
         let id = server + 1;
         self.servers[server].incarnation += 1;
-        let found = match self.servers[server].disk.recover() {
+        let disk = &mut self.servers[server].disk;
+        let may_be_lost = disk.health.may_be_lost(&disk.dir);
+        let found = match disk.recover() {
             Ok(found) => found,
+            Err(why) if disk.is_full() => {
+                note!(self, "{id} does not start: {why}");
+                return self.after(1_000_000, Happening::Fault(crate::faults::Fault::Start(server)));
+            }
             Err(why) => return self.checker.violated("Recovery", format!("server {id} does not start: {why}")),
         };
         if let Some(damage) = found.damage {
-            self.checker.violated("Recovery", format!("server {id} finds damage where there is none: {damage}"));
+            note!(self, "{id} finds damage: {damage}");
+            self.counts.set_aside += 1;
+            if !may_be_lost {
+                self.checker.violated("Recovery", format!("server {id} finds damage where there is none: {damage}"));
+            }
         }
         let zxid = found.data_tree.tree().zxid();
         note!(self, "{id} starts at {zxid}, {:?}{}", found.epochs, if found.in_doubt { ", in doubt" } else { "" });
@@ -222,7 +244,7 @@ impl World {
             id: ringkeeper::types::ServerId(id as i64),
             tick_ms: self.options.tick_ms(),
             init_limit: 10,
-            sync_limit: 5,
+            sync_limit: SYNC_LIMIT,
             last_counter: ringkeeper::zab::effect::LAST_COUNTER,
             history: self.options.history_limits(),
             participants_min: 2,
@@ -273,6 +295,7 @@ impl World {
             port: LearnerPort::default(),
             upkeep: Upkeep::new(found.filled, found.next_sequence, found.snapshot, &self.options, &mut self.chance),
             started_us: self.now_us,
+            leaves_since: None,
         };
         self.servers[server].process = Some(process);
         for spare in found.spares {
@@ -296,6 +319,7 @@ impl World {
             Wake::Tick => {
                 self.wake_after(server, TICK_US, Wake::Tick);
                 self.happened(server, [Event::Tick]);
+                self.close_if_left(server);
             }
             Wake::ClientsTick(shard) => {
                 self.wake_after(server, CLIENTS_TICK_US, Wake::ClientsTick(shard));
@@ -327,6 +351,36 @@ impl World {
             Wake::SnapshotWritten => self.snapshot_written(server),
             Wake::Read(link) => self.read_link(server, link),
         }
+    }
+
+    /// The process is told to stop: see `shard::closing`.
+    pub fn stop(&mut self, server: usize) {
+        let now = self.clocks(server).0;
+        let Some(process) = self.process(server) else { return };
+        if process.leaves_since.is_none() {
+            process.leaves_since = Some(now);
+            self.happened(server, [Event::Leave]);
+        }
+    }
+
+    /// Leaves a snapshot of all there is, if that is committed, and ends. See `closing::close_when_asked`.
+    fn close_if_left(&mut self, server: usize) {
+        let now = self.clocks(server).0;
+        let Some(process) = self.process(server) else { return };
+        let Some(since) = process.leaves_since else { return };
+        let left = process.peer.has_left();
+        if !left && now.since_ms(since) < COMMIT_PATIENCE_MS {
+            return;
+        }
+        let is_known = process.peer.mode().is_some() || process.peer.has_all_committed();
+        if left && is_known && process.unlogged.is_empty() && process.flushing.is_empty() {
+            self.snapshot_at_stop(server);
+        }
+        note!(self, "{} has stopped", server + 1);
+        self.counts.stops += 1;
+        self.kill(server);
+        let delay = 1 + self.chance.below(3_000_000) as u64;
+        self.after(delay, Happening::Fault(crate::faults::Fault::Start(server)));
     }
 
     /// See `Broadcast::happened`.
@@ -664,7 +718,12 @@ impl World {
         } else {
             host.disk.write(&flush);
         }
+        let (segment, last) = (flush.batch.segment, flush.batch.last_zxid);
+        let end = flush.batch.position + flush.batch.bytes.len() as u64;
         let durable = process.log.flushed(flush.batch);
+        if durable == Some(last) {
+            host.disk.health.is_durable(segment, end);
+        }
         self.start_flush(server);
         if let Some(durable) = durable {
             self.happened(server, [Event::Durable(durable)]);

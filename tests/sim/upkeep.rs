@@ -6,7 +6,7 @@ use ringkeeper::planted::{self, Bug};
 use ringkeeper::storage::error::StorageError;
 use ringkeeper::storage::log::{Filled, Spare};
 use ringkeeper::storage::snapshot_format::SnapshotSource;
-use ringkeeper::storage::{segments, snapshot};
+use ringkeeper::storage::{purge, segments, snapshot};
 use ringkeeper::types::Zxid;
 
 use crate::disk::Disk;
@@ -19,6 +19,7 @@ use crate::world::{World, note};
 const SPARES_READY: usize = 2;
 const RECYCLED_MAX: usize = 8;
 const SNAPSHOTS_COVERED: usize = 3;
+const RETRY_US: u64 = 1_000_000;
 
 pub struct Upkeep {
     next_sequence: u64,
@@ -109,6 +110,11 @@ impl World {
                 self.hand_on(server);
                 self.keep_segments_ready(server);
             }
+            Err(error) if host.disk.is_full() => {
+                note!(self, "{} cannot make a segment: {error}", server + 1);
+                process.upkeep.preparing = true;
+                self.wake_after(server, RETRY_US, Wake::SegmentReady);
+            }
             Err(error) => {
                 self.checker.violated("Effects", format!("server {} cannot make a segment: {error}", server + 1));
             }
@@ -182,12 +188,58 @@ impl World {
                     release_before(process, oldest.zxid, &host.disk);
                 }
                 note!(self, "{} has written a snapshot at {zxid}", server + 1);
+                self.purge(server);
             }
+            // The next attempt is at the next snapshot.
+            Err(error) if host.disk.is_full() => note!(self, "{} cannot write a snapshot: {error}", server + 1),
             Err(error) => {
                 self.checker.violated("Effects", format!("server {} cannot write a snapshot: {error}", server + 1));
             }
         }
         self.look_for_snapshot(server);
+    }
+}
+
+impl World {
+    /// See `Upkeep::purge_now`. It comes at some time after a snapshot, and a crash may come when it is partly done.
+    fn purge(&mut self, server: usize) {
+        let keep = self.options.purge() as usize;
+        if keep == 0 || self.chance.chance(50) {
+            return;
+        }
+        let disk = &self.servers[server].disk;
+        let purge = || {
+            let found = purge::superfluous(&disk.dir, &disk.dir, keep, purge::By::Server)?;
+            purge::remove(&found.files)
+        };
+        if !self.calm && self.chance.chance(3) {
+            disk.interrupted(self.chance.below(3), || drop(purge()));
+            return self.process_fails(server);
+        }
+        if let Err(error) = disk.at_files(purge) {
+            self.checker.violated("Effects", format!("server {} cannot purge: {error}", server + 1));
+        }
+    }
+
+    /// See `Upkeep::snapshot_at_stop`.
+    pub fn snapshot_at_stop(&mut self, server: usize) {
+        let host = &mut self.servers[server];
+        let Some(process) = &mut host.process else { return };
+        let Some((data_tree, committed)) = process.peer.state() else { return };
+        let zxid = data_tree.tree().zxid();
+        if zxid != committed || zxid <= process.upkeep.last {
+            return;
+        }
+        // Another one that is being written is finished first.
+        let sources = process.upkeep.writing.take().into_iter().chain([SnapshotSource::of(data_tree, true)]);
+        for source in sources {
+            if let Err(error) = host.disk.at_files(|| snapshot::write(&host.disk.dir, &source, |_| {}))
+                && !host.disk.is_full()
+            {
+                self.checker.violated("Effects", format!("server {} cannot write a snapshot: {error}", server + 1));
+            }
+        }
+        note!(self, "{} leaves a snapshot at {zxid}", server + 1);
     }
 }
 

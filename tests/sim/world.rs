@@ -15,7 +15,7 @@ use crate::faults::{Ambush, Fault};
 use crate::network::{CLIENT_HOSTS, ConnId, End, Host, Network, Piece, Port};
 use crate::options::Options;
 use crate::random::Random;
-use crate::server::{Server, Wake};
+use crate::server::{SYNC_LIMIT, Server, Wake};
 
 /// Something that is to happen at some time.
 pub enum Happening {
@@ -117,6 +117,11 @@ pub struct World {
 pub struct Counts {
     pub happenings: u64,
     pub crashes: u64,
+    pub damages: u64,
+    /// Starts that found the history damaged, and set it aside.
+    pub set_aside: u64,
+    /// Processes that ended because they were told to.
+    pub stops: u64,
     pub elections: u64,
     /// By leaders to learners.
     pub snapshots_sent: u64,
@@ -129,6 +134,9 @@ impl Counts {
     pub fn add(&mut self, other: &Counts) {
         self.happenings += other.happenings;
         self.crashes += other.crashes;
+        self.damages += other.damages;
+        self.set_aside += other.set_aside;
+        self.stops += other.stops;
         self.elections += other.elections;
         self.snapshots_sent += other.snapshots_sent;
         self.replies += other.replies;
@@ -238,7 +246,9 @@ impl World {
             client.silent = true;
         }
         let travel_us = 40 * self.options.delay_us() + 40 * self.options.flush_us();
-        self.run_for(3_000_000 + travel_us);
+        // Whose leader has lost power serves on until it has not heard of it for so long, and may be all that is left of its epoch.
+        let unnoticed_us = 2 * SYNC_LIMIT * self.options.tick_ms() * 1000;
+        self.run_for(3_000_000 + travel_us + unnoticed_us);
         // A session that nobody took up again may expire at any time, and its end has to travel too.
         for _ in 0..SETTLING_MAX {
             let last = self.checker.last_committed();

@@ -7,6 +7,7 @@
 
 use super::*;
 use crate::proto::quorum::PacketKind;
+use crate::proto::txn::{Txn, TxnHeader};
 
 impl Cluster {
     /// The links of a server break.
@@ -448,6 +449,28 @@ fn an_acknowledgement_is_worth_nothing_once_its_follower_was_cut() {
     }
     c.deliver_all();
     assert!(shown(&c));
+}
+
+/// Found by the simulator. A leader's whole state was installed and nobody else has the end of it, so that the next leader says
+/// TRUNC: there is no older snapshot to go back to. The server gives its history up, and gets all of the leader's.
+#[test]
+fn a_server_that_cannot_go_back_gets_everything_anew() {
+    let mut c = Cluster::three();
+    c.run(2);
+    c.write(2, "/kept");
+    c.kill(1);
+    let (mut data_tree, _) = c.servers[&1].disk.recover();
+    let zxid = data_tree.tree().zxid().next();
+    let header = TxnHeader { session: SessionId(1), cxid: 1, zxid, time: WallMs(1) };
+    data_tree.apply(&header, &Txn::Error { err: -1 });
+    (c.server(1).disk.base, c.server(1).disk.log) = (data_tree, Vec::new());
+    c.start(1);
+    c.run(20);
+    let notes = &c.servers[&1].notes;
+    assert!(notes.iter().any(|note| note.contains("the history on disk is of no use")), "{notes:?}");
+    c.assert_whole("afterwards");
+    assert!(!c.servers[&1].in_doubt);
+    c.assert_everywhere("/kept", true);
 }
 
 #[test]
