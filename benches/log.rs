@@ -12,7 +12,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
@@ -158,16 +158,21 @@ fn measure_all(options: &Options, dir: &Path) -> io::Result<Vec<(Case, Vec<Figur
             cases.extend(FLUSHERS.map(|(flusher, _)| (Case { txns, in_flight, flusher }, Vec::new())));
         }
     }
+    let watched = io::stderr().is_terminal();
     for round in 0..options.rounds {
         for (case, runs) in &mut cases {
-            eprint!("\rround {} of {}: {case:?}\x1b[K", round + 1, options.rounds);
+            if watched {
+                eprint!("\rround {} of {}: {case:?}\x1b[K", round + 1, options.rounds);
+            }
             match case.flusher {
                 Flusher::Fio => runs.extend(fio(dir, *case, options.time)?),
                 Flusher::Ours(engine) => runs.push(flush(dir, *case, engine, options.time)?),
             }
         }
     }
-    eprintln!("\r\x1b[K");
+    if watched {
+        eprintln!("\r\x1b[K");
+    }
     Ok(cases)
 }
 

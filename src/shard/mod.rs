@@ -24,6 +24,24 @@ pub mod segment_file;
 pub mod stalls;
 pub mod upkeep;
 
+/// How far a thread that has time stands back from the shards and from other processes: it gets a tenth of what they get,
+/// where they want the same core.
+const LEISURE_NICENESS: i32 = 10;
+
+/// Runs what takes long and has time, on a thread of its own that leaves the cores to others. A helper thread makes it,
+/// because it inherits the cores that it may use.
+async fn at_leisure<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
+    let run = || {
+        let thread = std::thread::Builder::new().name("leisure".into()).spawn(|| {
+            // Of this thread alone. Where it is refused, the work is only in the way a little more.
+            let _ = rustix::process::setpriority_process(None, LEISURE_NICENESS);
+            work()
+        })?;
+        thread.join().map_err(|_| std::io::Error::other("it panicked"))
+    };
+    blocking(run).await
+}
+
 /// Runs what blocks on a helper thread of this shard.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     glommio::executor().spawn_blocking(work).await

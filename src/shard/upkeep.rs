@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use glommio::sync::Semaphore;
 
-use super::blocking;
 use super::broadcast::Broadcast;
+use super::{at_leisure, blocking};
 use crate::server::config::Config;
 use crate::server::metrics::LogMetrics;
 use crate::storage::compression::Compression;
@@ -220,8 +220,8 @@ impl Upkeep {
         let metrics = Arc::clone(self.broadcast.metrics());
         let compression = self.compression;
         let begin = Instant::now();
-        let written =
-            blocking(move || snapshot::write_as(&dir, &source, compression, leave_disk_to_flushes(&metrics))).await?;
+        let write = move || snapshot::write_as(&dir, &source, compression, leave_disk_to_flushes(&metrics));
+        let written = at_leisure(write).await.map_err(StorageError::io("write snapshots to", &self.snapshot_dir))??;
         self.broadcast.metrics().snapshot_written(begin.elapsed());
         self.newest_snapshot.set(Some(written.zxid));
         let dir = self.snapshot_dir.clone();

@@ -3,8 +3,8 @@
 //! Everything here blocks: it runs before the shards start, or on a helper thread.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
@@ -21,7 +21,8 @@ use crate::proto::txn::LoggedTxn;
 use crate::types::Zxid;
 
 const PREFIX: &str = "ringlog.";
-const ZEROS_BYTES: usize = 1 << 20;
+/// Zeros that are written at once.
+const ZEROS_BYTES: usize = 256 << 10;
 /// Transactions that are decoded and handed on at a time at a start.
 const BATCH_TXNS: usize = 256;
 /// How many such batches wait to be applied, at the most.
@@ -89,7 +90,7 @@ pub fn prepare(
     let header = SegmentHeader::new(sequence, salt).to_block();
     let filled = match recycled {
         Some(_) => Ok(()),
-        None => write_zeros(&file, bytes),
+        None => write_zeros(&unready, &file, bytes),
     };
     let made = filled.and_then(|()| file.write_all_at(&header, 0)).and_then(|()| files::sync(&file, &unready));
     if let Err(source) = made {
@@ -118,13 +119,22 @@ pub fn sync_dir(dir: &Path) -> Result<(), StorageError> {
     files::sync_dir(dir).map_err(StorageError::io("fsync", dir))
 }
 
-fn write_zeros(mut file: &File, bytes: u64) -> io::Result<()> {
-    let zeros = vec![0; ZEROS_BYTES];
-    let mut left = bytes;
-    while left > 0 {
-        let now = left.min(ZEROS_BYTES as u64);
-        file.write_all(&zeros[..now as usize])?;
-        left -= now;
+/// Past the page cache, a piece at a time: a flush of the log then waits for a piece at the most. Given to the device all at
+/// once, as an fsync of cached pages does it, a segment is in the way of flushes for tens of milliseconds.
+fn write_zeros(path: &Path, file: &File, bytes: u64) -> io::Result<()> {
+    file.set_len(bytes)?;
+    let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
+    let direct = OpenOptions::new().write(true).custom_flags(flags).open(path);
+    // Not every file system can do it.
+    let file = direct.as_ref().unwrap_or(file);
+    // The kernel wants such memory to begin with a block.
+    let memory = vec![0; ZEROS_BYTES + BLOCK_BYTES];
+    let aligned = memory.as_ptr().align_offset(BLOCK_BYTES);
+    let mut at = 0;
+    while at < bytes {
+        let now = (bytes - at).min(ZEROS_BYTES as u64);
+        file.write_all_at(&memory[aligned..][..now as usize], at)?;
+        at += now;
     }
     Ok(())
 }
