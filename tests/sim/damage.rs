@@ -48,9 +48,13 @@ impl Health {
     }
 
     /// Whether a start may find the history damaged. Not if all that is hurt are snapshots: one that is whole is found, and the log
-    /// behind it is still there.
+    /// behind it is still there. But where a replacement of everything was under way, the start finishes it, and its snapshot is all
+    /// there is.
     pub fn may_be_lost(&self, dir: &Path) -> bool {
         let snapshots = snapshot::list(dir).unwrap_or_default();
+        if !self.snapshots.is_empty() && is_being_replaced(dir) {
+            return true;
+        }
         let mut kept = snapshots.iter().take(SNAPSHOTS_COVERED);
         let is_covered = kept.any(|snapshot| !self.snapshots.contains(&snapshot.path));
         self.elsewhere || !self.snapshots.is_empty() && !is_covered
@@ -105,6 +109,12 @@ impl Health {
             std::cmp::Ordering::Greater => 0,
         }
     }
+}
+
+/// Whether the marker of a replacement stands there (`storage::replace`).
+fn is_being_replaced(dir: &Path) -> bool {
+    let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.into_iter().any(|name| name.to_string_lossy().starts_with("replaced-by."))
 }
 
 /// Changes something in `place`, the beginning of `whole`: what, where, and the bytes that are there now.
