@@ -55,6 +55,11 @@ impl Random {
         let now = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
         let seed = given.unwrap_or_else(now);
         println!("RINGKEEPER_TEST_SEED={seed}");
+        Random::from_seed(seed)
+    }
+
+    /// The same numbers each time.
+    pub fn from_seed(seed: u64) -> Random {
         Random(seed)
     }
 
