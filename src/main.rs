@@ -2,6 +2,7 @@
 
 mod ring;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use ringkeeper::server::cli::{self, Cli, Console, Outcome};
 use ringkeeper::server::config::{Config, Environment, TraceFormat};
+use ringkeeper::server::panics;
 use ringkeeper::server::run::{self, Stop};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -22,7 +24,8 @@ fn main() -> ExitCode {
     match start(&Cli::parse()) {
         Ok(code) => code.into(),
         Err(error) => {
-            eprintln!("{error}");
+            // There may be nobody to tell, as in `ringkeeper version 2>&1 | true`.
+            let _ = writeln!(std::io::stderr(), "{error}");
             1.into()
         }
     }
@@ -48,11 +51,14 @@ fn start(cli: &Cli) -> Result<u8, Box<dyn std::error::Error>> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
+        // A log that nobody reads any more is no reason to end, as it would be: the complaint goes to stderr, by a macro that panics.
+        .log_internal_errors(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout()));
     match config.trace_format {
         TraceFormat::Text => subscriber.init(),
         TraceFormat::Json => subscriber.json().init(),
     }
+    panics::end_the_process();
     tracing::info!("Reading configuration from: {}", path.display());
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");

@@ -2,6 +2,11 @@
 //!
 //! Deadlines are rounded up to whole ticks, so that sessions expire in buckets and a touch costs little:
 //! a session dies between its timeout and one tick more after it was last heard of.
+//!
+//! A server that was stopped for a while (SIGSTOP, a virtual machine that moves, a disk that held everything up) has heard of nobody
+//! meanwhile, though everybody may have spoken. So the sessions that ran out in that time get theirs once more, each once until
+//! it is heard of again. With Apache they are over.
+//!
 //! Source: `SessionTrackerImpl.java`, `ExpiryQueue.java`, `ZooKeeperServer.generatePasswd`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -23,17 +28,23 @@ pub struct Sessions {
     /// Looked up only; what needs an order stands in `buckets`.
     live: HashMap<SessionId, Session, BuildHasherDefault<SipHasher13>>,
     buckets: BTreeMap<Instant, BTreeSet<SessionId>>,
+    /// When [`Sessions::expire`] was called last; at first when there came to be a session.
+    looked: Option<Instant>,
 }
 
 struct Session {
     timeout_ms: u64,
     expires: Instant,
+    /// It has run out while the server was stopped, and was not heard of since.
+    spared: bool,
     closing: bool,
     owner: Option<CnxnId>,
 }
 
 /// A server gives out so many ids, less one, for each millisecond that it runs, or an order of magnitude less.
 const MS_IDS_MASK: i64 = 0xffff;
+/// A server that looks for sessions that have run out no sooner than this after it did so last was stopped. It does so every 50 ms.
+pub const STOPPED_MS: u64 = 1000;
 
 /// Why a request may not go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,7 +58,14 @@ pub enum Refused {
 impl Sessions {
     /// No sessions yet. The first that is allocated gets the id `first`: see [`first_id`].
     pub fn new(tick_ms: u64, grace_ms: u64, first: SessionId) -> Sessions {
-        Sessions { tick_ms, grace_ms, next_id: first.0, live: HashMap::default(), buckets: BTreeMap::new() }
+        Sessions {
+            tick_ms,
+            grace_ms,
+            next_id: first.0,
+            live: HashMap::default(),
+            buckets: BTreeMap::new(),
+            looked: None,
+        }
     }
 
     /// Number of sessions, closing ones included.
@@ -71,17 +89,22 @@ impl Sessions {
         SessionId(self.next_id - 1)
     }
 
-    /// Takes up a session that was just made, or that was there when this server took over.
+    /// Takes up a session that was just made, or that was there when this server took over. One that is there already, because a
+    /// learner asks for it a second time, begins anew.
     pub fn insert(&mut self, id: SessionId, timeout_ms: i32, owner: Option<CnxnId>, now: Instant) {
         // A clock that was set back since must not have ids given out again: neither this one, nor others that were given
         // out after it in the same milliseconds and are closed already.
         if id.0 >= self.next_id && id.0 >> 56 == self.next_id >> 56 {
             self.next_id = (id.0 | MS_IDS_MASK) + 1;
         }
+        self.looked.get_or_insert(now);
         let timeout_ms = timeout_ms.max(0) as u64;
-        let expires = self.deadline(now, timeout_ms);
+        let expires = deadline(self.tick_ms, now, timeout_ms);
+        let before = self.live.insert(id, Session { timeout_ms, expires, spared: false, closing: false, owner });
+        if let Some(before) = before {
+            self.leave_bucket(id, before.expires);
+        }
         self.buckets.entry(expires).or_default().insert(id);
-        self.live.insert(id, Session { timeout_ms, expires, closing: false, owner });
     }
 
     /// Gives a session to a connection. Returns the connection that had it before.
@@ -122,8 +145,9 @@ impl Sessions {
 
     /// The session was heard of at `heard`; unknown and closing ones are ignored.
     pub fn touch(&mut self, id: SessionId, heard: Instant) {
-        let Some(session) = self.live.get(&id).filter(|session| !session.closing) else { return };
-        let expires = self.deadline(heard, session.timeout_ms);
+        let Some(session) = self.live.get_mut(&id).filter(|session| !session.closing) else { return };
+        session.spared = false;
+        let expires = deadline(self.tick_ms, heard, session.timeout_ms);
         if expires > session.expires {
             self.move_to(id, expires);
         }
@@ -155,27 +179,32 @@ impl Sessions {
         }
     }
 
-    /// Sessions whose time is over; each is marked closing and returned once, with its timeout in ms.
+    /// Sessions whose time is over; each is marked closing and returned once, with its timeout in ms. To be called every
+    /// [`STOPPED_MS`] at least: otherwise they get their time once more.
     pub fn expire(&mut self, now: Instant) -> Vec<(SessionId, u64)> {
+        let was_stopped = self.looked.replace(now).is_some_and(|looked| now.since_ms(looked) >= STOPPED_MS);
         let mut expired = Vec::new();
-        while let Some((deadline, _)) = self.buckets.first_key_value() {
-            if deadline.after_ms(self.grace_ms) > now {
+        while let Some((end, _)) = self.buckets.first_key_value() {
+            if end.after_ms(self.grace_ms) > now {
                 break;
             }
             let (_, bucket) = self.buckets.pop_first().expect("looked at just now");
             for id in bucket {
                 let session = self.live.get_mut(&id).expect("buckets hold live sessions");
-                if !session.closing {
+                if session.closing {
+                    continue;
+                }
+                if was_stopped && !session.spared {
+                    session.spared = true;
+                    session.expires = deadline(self.tick_ms, now, session.timeout_ms);
+                    self.buckets.entry(session.expires).or_default().insert(id);
+                } else {
                     session.closing = true;
                     expired.push((id, session.timeout_ms));
                 }
             }
         }
         expired
-    }
-
-    fn deadline(&self, heard: Instant, timeout_ms: u64) -> Instant {
-        Instant((heard.0.saturating_add(timeout_ms) / self.tick_ms + 1).saturating_mul(self.tick_ms))
     }
 
     fn move_to(&mut self, id: SessionId, expires: Instant) {
@@ -193,6 +222,11 @@ impl Sessions {
             }
         }
     }
+}
+
+/// When a session runs out that was heard of then: at the end of a whole tick.
+fn deadline(tick_ms: u64, heard: Instant, timeout_ms: u64) -> Instant {
+    Instant((heard.0.saturating_add(timeout_ms) / tick_ms + 1).saturating_mul(tick_ms))
 }
 
 /// Session ids that a server may give out in one role, before it says so anew: more than transactions fit into an epoch, and
@@ -256,6 +290,18 @@ mod tests {
         }
     }
 
+    /// Found by fuzzing: it was left in the bucket of its first time, and once it was closed that ended the leader.
+    #[test]
+    fn a_session_that_is_asked_for_twice_runs_out_once() {
+        let mut s = sessions();
+        s.insert(SessionId(1), 5000, Some(CNXN), Instant(1000));
+        s.insert(SessionId(1), 5000, Some(OTHER), Instant(4000));
+        assert_eq!(s.expire(Instant(8100)), []);
+        s.remove(SessionId(1));
+        assert_eq!(s.expire(Instant(20_000)), []);
+        assert_eq!(s.buckets().count(), 0);
+    }
+
     #[test]
     fn a_session_dies_between_its_timeout_and_a_tick_more() {
         let mut s = sessions();
@@ -275,6 +321,30 @@ mod tests {
         s.touch(SessionId(1), Instant(2000));
         assert_eq!(s.expire(Instant(10_099)), []);
         assert_eq!(s.expire(Instant(10_100)).len(), 1);
+    }
+
+    #[test]
+    fn what_runs_out_while_the_server_is_stopped_gets_its_time_once_more() {
+        let mut s = sessions();
+        let (heard_again, silent) = (SessionId(1), SessionId(2));
+        for id in [heard_again, silent] {
+            s.insert(id, 5000, Some(CNXN), Instant(1000));
+        }
+        let mut look_every_50_ms = |from: u64, to: u64, heard: &[SessionId]| {
+            let mut expired = Vec::new();
+            for now in (from..=to).step_by(50).map(Instant) {
+                heard.iter().for_each(|id| s.touch(*id, now));
+                expired.extend(s.expire(now).into_iter().map(|(id, _)| (now.0, id)));
+            }
+            expired
+        };
+        assert_eq!(look_every_50_ms(1000, 2000, &[]), []);
+        assert_eq!(look_every_50_ms(60_000, 60_000, &[]), []);
+        // 60,000 and 5,000, up to the end of the tick, and the grace.
+        assert_eq!(look_every_50_ms(60_050, 70_000, &[heard_again]), [(66_100, silent)]);
+        // Whoever is heard of is spared at the next stop too, and only once.
+        assert_eq!(look_every_50_ms(170_000, 170_000, &[]), []);
+        assert_eq!(look_every_50_ms(270_000, 270_000, &[]), [(270_000, heard_again)]);
     }
 
     #[test]

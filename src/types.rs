@@ -153,3 +153,23 @@ macro_rules! hex_fmt {
 hex_fmt!(Zxid);
 hex_fmt!(Epoch);
 hex_fmt!(SessionId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h20_zxids_are_signed_and_an_epoch_is_not_a_large_counter() {
+        let z = |epoch: i64, counter: i64| Zxid(epoch << 32 | counter);
+        assert!(Zxid(-1) < Zxid::ZERO && z(1, 0x8000_0000) > z(1, 0x7fff_ffff) && z(2, 1) > z(1, 0xffff_ffff));
+        assert_eq!((z(1, 0xffff_ffff).epoch(), z(1, 0xffff_ffff).counter()), (1, u32::MAX));
+        // A server that stands alone goes on in the next epoch.
+        assert_eq!(z(1, 0xffff_ffff).next(), z(2, 1));
+        for last in [z(1, 7), z(1, 0xffff_ffff)] {
+            assert!(z(2, 1).follows(last) && z(5, 1).follows(last), "epochs may be passed over, {last}");
+            assert!(!z(2, 2).follows(last) && !z(2, 0).follows(last), "counters may not, {last}");
+        }
+        assert!(z(1, 8).follows(z(1, 7)) && !z(1, 9).follows(z(1, 7)) && !z(1, 7).follows(z(1, 7)));
+        assert!(!z(1, 1).follows(z(2, 7)));
+    }
+}

@@ -1,12 +1,14 @@
-//! `docs/compat.md` says what the code does: its tables are compared with those of the program.
+//! `docs/compat.md` says what the code does: its tables are compared with those of the program. And `docs/hazards.md` names tests
+//! that are there.
 //!
 //! With `RINGKEEPER_REWRITE=1` the table of configuration keys is written into the file instead; read the difference.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ringkeeper::cnxn::FourLetter;
+use ringkeeper::planted::Bug;
 use ringkeeper::proto::op::OpCode;
 use ringkeeper::server::config::keys;
 use ringkeeper::server::monitor;
@@ -85,4 +87,49 @@ fn every_figure_that_stays_0_is_listed() {
     let [counters, summaries, latencies]: [&[&str]; 3] =
         [&monitor::ABSENT_COUNTERS, &monitor::ABSENT_SUMMARIES, &monitor::ABSENT_LATENCIES];
     assert_eq!(listed, [counters, summaries, latencies].concat().into_iter().collect());
+}
+
+/// The names of all functions, of stories, and of the mistakes that the simulator is tested with.
+fn names(dir: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(dir).expect("it is there") {
+        let path = entry.expect("it can be read").path();
+        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            _ if path.is_dir() => names(&path, found),
+            Some("txt") => drop(found.insert(name)),
+            Some("rs") => {
+                let text = fs::read_to_string(&path).expect("it can be read");
+                let functions = text.lines().filter_map(|line| line.trim_start().strip_prefix("fn ")?.split_once("()"));
+                found.extend(functions.map(|(name, _)| name.to_owned()));
+                let properties =
+                    text.lines().filter_map(|line| line.trim_start().strip_prefix("fn ")?.strip_suffix('('));
+                found.extend(properties.map(str::to_owned));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn every_hazard_is_tested_by_what_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/hazards.md")).expect("it is there");
+    let mut known: BTreeSet<String> = Bug::ALL.iter().map(|bug| format!("{bug:?}")).collect();
+    names(&root.join("src"), &mut known);
+    names(&root.join("tests"), &mut known);
+    let mut numbers = Vec::new();
+    for row in
+        text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| | ") && !line.starts_with("| ---"))
+    {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        numbers.push(cells[0]);
+        let shown_by: Vec<&str> = cells.last().expect("there are some").split('`').skip(1).step_by(2).collect();
+        assert!(!shown_by.is_empty(), "{} is not tested", cells[0]);
+        for name in shown_by {
+            assert!(known.contains(name), "{}: there is no {name}", cells[0]);
+        }
+    }
+    let hazards =
+        (1..=10).map(|n| format!("H{n}")).chain(["H10b".to_owned()]).chain((11..=20).map(|n| format!("H{n}")));
+    assert_eq!(numbers, hazards.chain((1..=14).map(|n| n.to_string())).collect::<Vec<_>>());
 }

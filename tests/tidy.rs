@@ -160,6 +160,7 @@ const ORDER: [&[&str]; 14] = [
         "server::prometheus",
         "server::json",
         "server::http",
+        "server::panics",
         "server::admin",
     ],
     &["shard"],

@@ -20,13 +20,10 @@ pub struct Summary {
 impl Summary {
     /// Takes in one more.
     pub fn add(&mut self, value: u64) {
-        self.min = if self.count == 0 { value } else { self.min.min(value) };
-        self.max = self.max.max(value);
-        self.count += 1;
-        self.sum += value;
+        self.merge(&Summary { count: 1, sum: value, min: value, max: value });
     }
 
-    /// Takes in another shard's.
+    /// Takes in others.
     pub fn merge(&mut self, other: &Summary) {
         if other.count > 0 {
             self.min = if self.count == 0 { other.min } else { self.min.min(other.min) };
@@ -61,16 +58,38 @@ impl Default for Latency {
 }
 
 impl Latency {
-    /// Takes in one more.
-    pub fn add(&mut self, ms: u64) {
-        self.summary.add(ms);
-        self.histogram.saturating_record(ms);
+    /// Those of a histogram of us, which each count as whole ms in the quantiles.
+    pub fn of_us(us: &Histogram<u64>) -> Latency {
+        let mut latency = Latency::default();
+        for step in us.iter_recorded() {
+            latency.histogram.saturating_record_n(step.value_iterated_to() / 1000, step.count_at_value());
+        }
+        if !us.is_empty() {
+            let sum = us.mean() * us.len() as f64 / 1000.0;
+            latency.summary = Summary { count: us.len(), sum: sum as u64, min: us.min() / 1000, max: us.max() / 1000 };
+        }
+        latency
     }
 
-    /// Takes in the time that has passed since, by clocks of two servers; that is not counted if they differ by more.
-    pub fn add_since(&mut self, since: WallMs, now: WallMs) {
-        if let Ok(ms) = u64::try_from(now.0 - since.0) {
-            self.add(ms);
+    /// Takes in one more.
+    pub fn add(&mut self, ms: u64) {
+        self.add_many(ms, 1);
+    }
+
+    fn add_many(&mut self, ms: u64, count: u64) {
+        self.summary.merge(&Summary { count, sum: ms * count, min: ms, max: ms });
+        self.histogram.saturating_record_n(ms, count);
+    }
+
+    /// Takes in the times that have passed since, by clocks of two servers; those are not counted by which the clocks differ
+    /// more. Most transactions of a batch are of the same ms, and are taken in together.
+    pub fn add_since(&mut self, since: impl IntoIterator<Item = WallMs>, now: WallMs) {
+        let mut since = since.into_iter().peekable();
+        while let Some(time) = since.next() {
+            let others = std::iter::from_fn(|| since.next_if_eq(&time)).count();
+            if let Ok(ms) = u64::try_from(now.0 - time.0) {
+                self.add_many(ms, 1 + others as u64);
+            }
         }
     }
 
@@ -213,5 +232,24 @@ mod tests {
         none.merge(&Summary { count: 1, sum: 5, min: 5, max: 5 });
         none.merge(&Summary::default());
         assert_eq!((none.min, none.average()), (5, 5.0));
+    }
+
+    #[test]
+    fn times_since_are_counted_each_though_taken_in_together() {
+        let mut latency = Latency::default();
+        // The last is ahead of this server's clock.
+        latency.add_since([5, 5, 5, 7, 5, 11].map(WallMs), WallMs(10));
+        assert_eq!(latency.summary, Summary { count: 5, sum: 23, min: 3, max: 5 });
+        assert_eq!((latency.quantile(0.2), latency.quantile(0.5)), (3, 5));
+    }
+
+    #[test]
+    fn a_histogram_of_us_is_read_in_ms() {
+        let mut us = Histogram::new_with_bounds(1, 1_000_000, 3).expect("constant bounds");
+        assert_eq!(Latency::of_us(&us).summary, Summary::default());
+        [400, 1_600, 20_000].into_iter().for_each(|time| us.saturating_record(time));
+        let latency = Latency::of_us(&us);
+        assert_eq!(latency.summary, Summary { count: 3, sum: 22, min: 0, max: 20 });
+        assert_eq!((latency.quantile(0.3), latency.quantile(0.6), latency.quantile(1.0)), (0, 1, 20));
     }
 }

@@ -187,6 +187,8 @@ pub struct Cnxns {
     now: Instant,
     /// When touches were last handed on: of what was heard since, the ordering shard does not know yet.
     touched: Instant,
+    /// When it last went on after it had been stopped: silence counts from then on.
+    woke: Instant,
     asks: Vec<Ask>,
     ready: Vec<Slot>,
     /// Those whose writes the batch of commits that is taken in has answered; empty between two batches.
@@ -219,6 +221,7 @@ impl Cnxns {
             tight: false,
             now: Instant(0),
             touched: Instant(0),
+            woke: Instant(0),
             asks: Vec::new(),
             ready: Vec::new(),
             answered: Vec::new(),
@@ -589,6 +592,10 @@ impl Cnxns {
         if !heard.is_empty() {
             self.asks.push(Ask::Touch(heard));
         }
+        // Whoever spoke while the server was stopped has not been heard yet: see `session`.
+        if now.since_ms(self.touched) >= session::STOPPED_MS {
+            self.woke = now;
+        }
         self.touched = now;
         self.now = now;
         self.relieve_output();
@@ -598,7 +605,7 @@ impl Cnxns {
         }
         let sessionless_ms = self.settings.sessionless_timeout_ms;
         for cnxn in self.slots.iter_mut().flatten().filter(|cnxn| cnxn.close.is_none()) {
-            let silent_ms = now.since_ms(cnxn.heard);
+            let silent_ms = now.since_ms(cnxn.heard.max(self.woke));
             let reason = match cnxn.phase {
                 Phase::Established { timeout_ms, .. } if silent_ms > timeout_ms.max(0) as u64 => CloseReason::Silent,
                 Phase::New | Phase::Asked if silent_ms > sessionless_ms => CloseReason::NoSession,

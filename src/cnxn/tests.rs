@@ -59,13 +59,7 @@ impl World {
     fn client(&mut self) -> CnxnId {
         let id = self.cnxns.accept(self.now, "127.0.0.1:1".parse().unwrap());
         self.sockets.insert(id.slot, Socket::default());
-        let request = ConnectRequest {
-            last_zxid_seen: Zxid::ZERO,
-            timeout_ms: 10_000,
-            session: SessionId::NONE,
-            password: vec![0; 16],
-            read_only: Some(false),
-        };
+        let request = ConnectRequest::new_session(10_000);
         let mut payload = Vec::new();
         request.encode(&mut payload);
         self.send(id, &payload);

@@ -7,5 +7,5 @@
 mod reader;
 mod writer;
 
-pub use reader::{DecodeError, Reader};
+pub use reader::{DecodeError, Reader, from_utf8_as_java};
 pub use writer::Write;

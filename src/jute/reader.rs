@@ -133,9 +133,12 @@ impl<'a> Reader<'a> {
 }
 
 /// As `String::from_utf8_lossy`, but for surrogates of three bytes: they are one U+FFFD each, as in Java.
-fn from_utf8_as_java(bytes: &[u8]) -> Cow<'_, str> {
-    let Err(error) = str::from_utf8(bytes) else { return String::from_utf8_lossy(bytes) };
-    let (mut text, mut rest, mut error) = (String::new(), bytes, error);
+pub fn from_utf8_as_java(bytes: &[u8]) -> Cow<'_, str> {
+    let mut error = match str::from_utf8(bytes) {
+        Ok(text) => return Cow::Borrowed(text),
+        Err(error) => error,
+    };
+    let (mut text, mut rest) = (String::new(), bytes);
     loop {
         let (good, bad) = rest.split_at(error.valid_up_to());
         text.push_str(str::from_utf8(good).expect("valid up to there"));

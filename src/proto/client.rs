@@ -36,6 +36,17 @@ pub struct ConnectRequest {
 }
 
 impl ConnectRequest {
+    /// What a client sends that has no session yet, and wants no read-only server.
+    pub fn new_session(timeout_ms: i32) -> ConnectRequest {
+        ConnectRequest {
+            last_zxid_seen: Zxid::ZERO,
+            timeout_ms,
+            session: SessionId::NONE,
+            password: vec![0; PASSWORD_LEN],
+            read_only: Some(false),
+        }
+    }
+
     /// Decodes the payload of the first frame. The protocol version is ignored, as Apache does.
     pub fn decode(payload: &[u8]) -> Result<ConnectRequest, DecodeError> {
         let mut r = Reader::new(payload);

@@ -109,6 +109,8 @@ const AUTH_MAX: usize = 1024;
 const KINDS: &str = "a packet's kind, 1 to 19 or 0x72696e67";
 /// Kind, zxid and the length of the data.
 const HEAD_BYTES: usize = 4 + 8 + 4;
+/// A packet without data, and without identities.
+pub const PACKET_BYTES_MIN: usize = HEAD_BYTES + 4;
 
 impl Packet {
     /// A packet without data.

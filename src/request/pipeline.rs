@@ -168,6 +168,9 @@ pub enum SessionChange {
     Closed(SessionId),
 }
 
+/// Room for commits that is kept from one batch for the next.
+const COMMITS_KEPT: usize = 4096;
+
 /// Writes that became visible together, in order, and the version of the tree that shows them all.
 #[derive(Debug)]
 pub struct CommitBatch {
@@ -175,6 +178,21 @@ pub struct CommitBatch {
     pub commits: Vec<Committed>,
     /// With all of them applied.
     pub tree: Tree,
+}
+
+impl CommitBatch {
+    /// When the server that orders writes took each transaction in.
+    pub fn times(&self) -> impl Iterator<Item = WallMs> {
+        self.commits.iter().filter_map(|commit| commit.time)
+    }
+
+    /// The memory of the commits, for those of the next batch.
+    pub fn into_room(self) -> Vec<Committed> {
+        let mut commits = self.commits;
+        commits.clear();
+        commits.shrink_to(COMMITS_KEPT);
+        commits
+    }
 }
 
 /// Transactions that were accepted since the last [`Pipeline::take_proposals`].
@@ -187,10 +205,11 @@ pub struct Proposals {
 }
 
 impl Proposals {
-    /// Each transaction and its bytes.
-    pub fn iter(&self) -> impl Iterator<Item = (Zxid, &[u8])> {
-        let starts = std::iter::once(0).chain(self.ends.iter().map(|(_, end)| *end));
-        starts.zip(&self.ends).map(|(start, (zxid, end))| (*zxid, &self.bytes[start..*end]))
+    /// The transaction at an index, and its bytes.
+    pub fn get(&self, index: usize) -> Option<(Zxid, &[u8])> {
+        let (zxid, end) = *self.ends.get(index)?;
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before].1);
+        Some((zxid, &self.bytes[start..end]))
     }
 }
 
@@ -218,9 +237,6 @@ impl fmt::Display for Orphan {
     }
 }
 
-/// Room for commits that is kept from one batch for the next.
-const COMMITS_KEPT: usize = 4096;
-
 /// See the module.
 pub struct Pipeline {
     head: DataTree,
@@ -236,8 +252,6 @@ pub struct Pipeline {
     containers: ContainerManager,
     throttle: ConnectionThrottle,
     quota_log: QuotaLog,
-    /// Digests of the tree as they were after some transactions, oldest first, at most [`DIGESTS_MAX`].
-    digest_log: VecDeque<(Zxid, u64)>,
     /// Answers that hold only once what was accepted before is committed, and the write that was the newest then: to a
     /// `sync`, and that a session is gone.
     held: VecDeque<(Zxid, Answer)>,
@@ -251,10 +265,6 @@ pub struct Pipeline {
     /// Memory for the next batch of commits.
     spare_commits: Vec<Committed>,
 }
-
-/// Digests that are remembered (`hash`); one of each so many transactions.
-const DIGESTS_MAX: usize = 1024;
-const DIGEST_INTERVAL: i64 = 128;
 
 impl Answer {
     /// Who is to be told.
@@ -328,7 +338,6 @@ impl Pipeline {
             containers: ContainerManager::new(containers, now),
             throttle: ConnectionThrottle::new(throttle::Settings::default(), now, 0),
             quota_log: QuotaLog::default(),
-            digest_log: VecDeque::new(),
             spare_commits: Vec::new(),
         }
     }
@@ -404,12 +413,6 @@ impl Pipeline {
     /// The sessions.
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
-    }
-
-    /// Digests of the tree after every 128th transaction, oldest first: servers that agree have the same
-    /// (`DataTree.logZxidDigest`).
-    pub fn digest_log(&self) -> impl Iterator<Item = (Zxid, u64)> {
-        self.digest_log.iter().copied().filter(|(zxid, _)| *zxid <= self.committed)
     }
 
     /// Writes accepted and not committed.
@@ -514,6 +517,17 @@ impl Pipeline {
         std::mem::replace(&mut self.proposals, spare)
     }
 
+    /// The same, each transaction with its bytes, which the log and other servers share. The next proposals find as much room
+    /// as these took: not known better, it saves moving them while they grow.
+    pub fn take_shared_proposals(&mut self) -> Vec<(Zxid, Bytes)> {
+        let Proposals { bytes, ends } = &self.proposals;
+        let room = Proposals { bytes: Vec::with_capacity(bytes.len()), ends: Vec::with_capacity(ends.len()) };
+        let Proposals { bytes, ends } = self.take_proposals(room);
+        let (bytes, mut start) = (Bytes::from(bytes), 0);
+        let shared = |(zxid, end)| (zxid, bytes.slice(std::mem::replace(&mut start, end)..end));
+        ends.into_iter().map(shared).collect()
+    }
+
     /// Whether something waits for [`Pipeline::take_proposals`].
     pub fn has_proposals(&self) -> bool {
         !self.proposals.ends.is_empty()
@@ -556,9 +570,7 @@ impl Pipeline {
 
     /// Takes back a batch that nobody looks at any more: its memory serves for the next.
     pub fn reuse(&mut self, batch: CommitBatch) {
-        self.spare_commits = batch.commits;
-        self.spare_commits.clear();
-        self.spare_commits.shrink_to(COMMITS_KEPT);
+        self.spare_commits = batch.into_room();
     }
 
     /// Answers to `sync` that wait for what was under way when they were asked for.
@@ -735,12 +747,6 @@ impl Pipeline {
         session: SessionChange,
     ) {
         let digest = self.digests.then(|| self.head.tree().digest());
-        if let Some(digest) = digest.filter(|_| header.zxid.0 % DIGEST_INTERVAL == 0) {
-            if self.digest_log.len() == DIGESTS_MAX {
-                self.digest_log.pop_front();
-            }
-            self.digest_log.push_back((header.zxid, digest));
-        }
         LoggedTxn::encode_parts(&mut self.proposals.bytes, &header, txn, digest);
         self.proposals.ends.push((header.zxid, self.proposals.bytes.len()));
         let Applied { outcome, changes } = applied;
@@ -796,7 +802,8 @@ mod tests {
     #[test]
     fn a_session_is_gone_for_clients_once_its_end_is_committed() {
         let (mut pipeline, session) = with_a_session();
-        let now = Instant(60_000);
+        assert_eq!(pipeline.tick(Instant(60_000), WallMs(0)), [], "it has its time once more");
+        let now = Instant(120_000);
         assert_eq!(pipeline.tick(now, WallMs(0)).len(), 1, "its time is over");
         attach(&mut pipeline, now, 1, session);
         pipeline.handle(now, WallMs(0), Ask::Revalidate { cnxn: cnxn(2), session, timeout_ms: TIMEOUT_MS });

@@ -139,6 +139,11 @@ impl Replica {
         self.commits.clear();
     }
 
+    /// Forgets the digests of what was applied on the way to the state of a leader that may go on while it sends it.
+    pub fn forget_digests(&mut self) {
+        self.data_tree.forget_digests();
+    }
+
     /// Shows this configuration of the ensemble. Nobody is served yet.
     pub fn set_config(&mut self, text: &str, version: Zxid) {
         self.data_tree.set_config(text, version, self.began);
@@ -316,6 +321,13 @@ impl Replica {
         }
         let commits = std::mem::take(&mut self.commits);
         Some(CommitBatch { commits, tree: self.data_tree.tree().clone() })
+    }
+
+    /// Takes back a batch that nobody looks at any more: its memory serves for the next.
+    pub fn reuse(&mut self, batch: CommitBatch) {
+        if self.commits.is_empty() {
+            self.commits = batch.into_room();
+        }
     }
 
     /// The committed version.

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::config::{Config, EnsembleConfig};
-use super::limits::Limits;
+use super::limits::{self, Limits};
 use super::metrics::LogMetrics;
 use super::monitor::{Figures, java_double};
 use super::prometheus::{Exposition, Process};
@@ -23,11 +23,11 @@ use crate::request::pipeline::Pipeline;
 use crate::tree::DataTree;
 use crate::tree::watch::Place;
 use crate::types::{Instant, ServerId, SessionId, WallMs, Zxid};
-use crate::zab::effect::Mode;
+use crate::zab::effect::{LinkId, Mode};
 use crate::zab::leader::Leader;
 use crate::zab::peer::Peer;
 use crate::zab::peer::status::{Status, Times};
-use crate::zab::quorum::{HostPort, PeerAddress, QuorumVerifier};
+use crate::zab::quorum::{Host, HostPort, PeerAddress, QuorumVerifier};
 
 mod commands;
 
@@ -63,6 +63,17 @@ pub struct Shared {
     elections: Mutex<Summary>,
     /// While it leads: bytes of the last proposal, the smallest and the largest.
     proposal_bytes: Mutex<Option<[usize; 3]>>,
+    /// Connections between this server and those that learn from it, or whom it learns from.
+    learner_links: Mutex<BTreeMap<LinkId, LearnerLink>>,
+}
+
+/// A connection of the learner port.
+#[derive(Clone, Debug)]
+struct LearnerLink {
+    /// The other end.
+    remote: String,
+    /// When it was made.
+    since: WallMs,
 }
 
 /// What a client shard says of itself a few times a second.
@@ -137,7 +148,18 @@ impl Shared {
             leader: AtomicI64::new(-1),
             elections: Mutex::default(),
             proposal_bytes: Mutex::default(),
+            learner_links: Mutex::default(),
         }
+    }
+
+    /// A connection of the learner port was made.
+    pub fn learner_connected(&self, link: LinkId, remote: String, since: WallMs) {
+        locked(&self.learner_links).insert(link, LearnerLink { remote, since });
+    }
+
+    /// It is gone.
+    pub fn learner_gone(&self, link: LinkId) {
+        locked(&self.learner_links).remove(&link);
     }
 
     /// An election has ended. What an observer waits for is none of its own: `took_ms` is none.
@@ -159,7 +181,13 @@ impl Shared {
     }
 
     /// Answers what was asked of the ordering shard. To be called at each tick.
-    pub fn answer_for_order(&self, now: Instant, head: &DataTree, pipeline: Option<&Pipeline>, peer: Option<&Peer>) {
+    pub fn answer_for_order(
+        &self,
+        now: Instant,
+        (head, committed): (&DataTree, Zxid),
+        pipeline: Option<&Pipeline>,
+        peer: Option<&Peer>,
+    ) {
         *locked(&self.proposal_bytes) = peer.and_then(Peer::leader).and_then(Leader::proposal_bytes);
         for question in std::mem::take(&mut *locked(&self.boxes[self.reports.len()])) {
             let paths = |(session, paths): (&SessionId, &std::collections::BTreeSet<Arc<str>>)| {
@@ -172,7 +200,10 @@ impl Shared {
                 local_sessions: peer.map_or(0, Peer::local_sessions),
                 sessions: pipeline.map_or(head.sessions().len(), |pipeline| pipeline.sessions().len()),
                 ephemerals: head.ephemerals().iter().map(paths).collect(),
-                digests: pipeline.into_iter().flat_map(Pipeline::digest_log).collect(),
+                digests: head
+                    .digest_log()
+                    .filter(|(zxid, _)| self.config.digest_enabled && *zxid <= committed)
+                    .collect(),
                 drop_chance: peer.map(Peer::drop_chance).or(pipeline.map(Pipeline::drop_chance)).unwrap_or(0.0),
                 status: peer.and_then(|peer| peer.status(now)),
                 membership: peer.map(|peer| Arc::clone(peer.view().current())),
@@ -423,7 +454,7 @@ impl Shared {
         for (at, infos) in &silent {
             let _ = writeln!(text, "{} expire at {}:", infos.len(), date(*at));
             for info in infos {
-                let _ = writeln!(text, "\tip: /{} sessionId: {}", info.peer, info.session);
+                let _ = writeln!(text, "\tip: /{} sessionId: {}", remote(info), info.session);
             }
         }
         text
@@ -436,7 +467,6 @@ impl Shared {
     fn figures<T>(&self, shard: usize, tell: impl FnOnce(&Figures<'_>) -> T) -> T {
         let order = self.ask(Subject::Order).order();
         let total = self.total(shard);
-        let open_files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         tell(&Figures {
             version: VERSION,
             role: total.role.unwrap_or_default(),
@@ -454,7 +484,7 @@ impl Shared {
             local_sessions: order.local_sessions,
             uptime_ms: self.start.elapsed().as_millis(),
             open_files: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
-            open_files_max: open_files_max.unwrap_or(u64::MAX),
+            open_files_max: limits::open_files_max(),
             rejected: self.limits.rejected(),
             drop_chance: order.drop_chance,
             log: self.log.read(),
@@ -582,12 +612,17 @@ impl Report {
     }
 }
 
+/// Where a client is, as Java prints it.
+fn remote(info: &CnxnInfo) -> HostPort {
+    HostPort { host: Host::new(&info.peer.ip().to_string()), port: info.peer.port() }
+}
+
 /// Without the closing parenthesis. The number in brackets says what a selector would wait for: nothing while a word
 /// is answered, else to read.
 fn connection_in_brief(info: &CnxnInfo) -> String {
     let ops = if info.asked { 0 } else { 1 };
     let (queued, received, sent) = (info.queued, info.counts.received, info.counts.sent);
-    format!("/{}[{ops}](queued={queued},recved={received},sent={sent}", info.peer)
+    format!("/{}[{ops}](queued={queued},recved={received},sent={sent}", remote(info))
 }
 
 /// `cons` (`ServerCnxn.dumpConnectionInfo`).
@@ -683,12 +718,12 @@ fn date_text(at: WallMs) -> String {
 /// Apache's keys; what only a Java program has is said not to be.
 fn environment() -> String {
     let name = rustix::system::uname();
-    let variable = |key| std::env::var(key).unwrap_or_default();
+    let (user, home) = user();
     let dir = std::env::current_dir().map(|dir| dir.display().to_string()).unwrap_or_default();
     format!(
         "Environment:\nzookeeper.version={VERSION}\nhost.name={}\njava.version=n/a\njava.vendor=n/a\njava.home=n/a\n\
          java.class.path=n/a\njava.library.path=n/a\njava.io.tmpdir={}\njava.compiler=<NA>\nos.name=Linux\n\
-         os.arch={}\nos.version={}\nuser.name={}\nuser.home={}\nuser.dir={dir}\nos.memory.free=n/a\nos.memory.max=n/a\n\
+         os.arch={}\nos.version={}\nuser.name={user}\nuser.home={home}\nuser.dir={dir}\nos.memory.free=n/a\nos.memory.max=n/a\n\
          os.memory.total=n/a\n",
         name.nodename().to_string_lossy(),
         std::env::temp_dir().display(),
@@ -698,9 +733,22 @@ fn environment() -> String {
             machine => machine.to_owned(),
         },
         name.release().to_string_lossy(),
-        variable("USER"),
-        variable("HOME"),
     )
+}
+
+/// Name and home of the user that the server runs as: as with Java from the table of users, and from the environment only if they
+/// are not there.
+fn user() -> (String, String) {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let variable = |key| std::env::var(key).unwrap_or_else(|_| "?".to_owned());
+    user_in(&passwd, rustix::process::getuid().as_raw()).unwrap_or_else(|| (variable("USER"), variable("HOME")))
+}
+
+/// Name and home of a user in the text of `/etc/passwd`.
+fn user_in(passwd: &str, uid: u32) -> Option<(String, String)> {
+    let entries = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let mut of_user = entries.filter(|fields| fields.len() == 7 && fields[2].parse() == Ok(uid));
+    of_user.next().map(|fields| (fields[0].to_owned(), fields[5].to_owned()))
 }
 
 fn dir_bytes(dir: &std::path::Path) -> u64 {
@@ -711,6 +759,16 @@ fn dir_bytes(dir: &std::path::Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_is_who_the_table_says() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\n# 7\n\nzk:x:999:998:ZooKeeper,,,:/var/lib/zookeeper:/bin/false\n\
+                      again:x:999:1::/:\n";
+        let found = |uid| user_in(passwd, uid);
+        assert_eq!(found(0), Some(("root".to_owned(), "/root".to_owned())));
+        assert_eq!(found(999), Some(("zk".to_owned(), "/var/lib/zookeeper".to_owned())));
+        assert_eq!(found(7), None);
+    }
 
     #[test]
     fn dates_as_java_prints_them() {

@@ -19,6 +19,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 
+use super::limits::ACCEPT_PAUSE;
 use super::prometheus;
 
 /// Connections to one port; further ones wait in the queue of the kernel.
@@ -27,8 +28,8 @@ const CONNECTIONS_MAX: usize = 64;
 const ANSWERS_AT_ONCE: usize = 2;
 /// Bytes of a request's head. A longer one is refused with 431.
 const HEAD_BYTES_MAX: usize = 16 << 10;
-/// Pause after a connection could not be accepted, for want of file descriptors most likely.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The name of the threads here.
+pub const THREAD: &str = "http";
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -98,7 +99,7 @@ pub fn serve(ports: Vec<Port>) -> io::Result<()> {
         .enable_io()
         .enable_time()
         .max_blocking_threads(ANSWERS_AT_ONCE)
-        .thread_name("http-answers")
+        .thread_name(THREAD)
         .build()?;
     let work = move || {
         runtime.block_on(async {
@@ -114,7 +115,7 @@ pub fn serve(ports: Vec<Port>) -> io::Result<()> {
             }
         });
     };
-    thread::Builder::new().name("http".to_owned()).spawn(work).map(drop)
+    thread::Builder::new().name(THREAD.to_owned()).spawn(work).map(drop)
 }
 
 async fn accept(port: Port) -> io::Result<()> {

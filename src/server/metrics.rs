@@ -23,8 +23,6 @@ pub struct LogMetrics {
     txns_per_flush: Mutex<Summary>,
     latency_us: Mutex<Histogram<u64>>,
     wait_us: Mutex<Histogram<u64>>,
-    flush_ms: Mutex<Latency>,
-    wait_ms: Mutex<Latency>,
     propagation_ms: Mutex<Latency>,
     expired_sessions: AtomicU64,
     loading: OnceLock<Took>,
@@ -43,8 +41,6 @@ pub struct LogReading {
     pub bytes: u64,
     /// Writes that became visible.
     pub commits: u64,
-    /// Flush latency in ms.
-    pub fsync_ms: Summary,
     /// Transactions that a flush made durable.
     pub txns_per_flush: Summary,
     /// How long writing a snapshot took, in ms.
@@ -101,8 +97,6 @@ impl Default for LogMetrics {
             txns_per_flush: Mutex::default(),
             latency_us: histogram(),
             wait_us: histogram(),
-            flush_ms: Mutex::default(),
-            wait_ms: Mutex::default(),
             propagation_ms: Mutex::default(),
             expired_sessions: AtomicU64::default(),
             loading: OnceLock::default(),
@@ -120,7 +114,6 @@ impl LogMetrics {
     /// A flush begins; its first transaction has waited so long for it.
     pub fn waited(&self, time: Duration) {
         record(&self.wait_us, time);
-        add_ms(&self.wait_ms, time);
     }
 
     /// A flush has ended well.
@@ -129,7 +122,6 @@ impl LogMetrics {
         self.records.fetch_add(records.into(), Relaxed);
         self.bytes.fetch_add(bytes, Relaxed);
         record(&self.latency_us, took);
-        add_ms(&self.flush_ms, took);
         add(&self.txns_per_flush, records.into());
     }
 
@@ -162,8 +154,7 @@ impl LogMetrics {
     pub fn committed(&self, batch: &CommitBatch, wall: WallMs) {
         self.commits.fetch_add(batch.commits.len() as u64, Relaxed);
         if let Ok(mut propagation) = self.propagation_ms.lock() {
-            let times = batch.commits.iter().filter_map(|commit| commit.time);
-            times.for_each(|time| propagation.add_since(time, wall));
+            propagation.add_since(batch.times(), wall);
         }
     }
 
@@ -187,16 +178,15 @@ impl LogMetrics {
             records: self.records.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
             commits: self.commits.load(Relaxed),
-            fsync_ms: latency.as_ref().filter(|histogram| !histogram.is_empty()).map_or(Summary::default(), in_ms),
             txns_per_flush: read(&self.txns_per_flush),
             snapshot_ms: read(&self.snapshot_ms),
             snapshot_errors: self.snapshot_errors.load(Relaxed),
             flush: latency.as_ref().map_or(Spread::default(), Spread::of),
             flushes_within: BUCKETS_US.map(within),
             wait: wait.as_ref().map_or(Spread::default(), Spread::of),
-            flush_ms: read_ms(&self.flush_ms),
-            wait_ms: read_ms(&self.wait_ms),
-            propagation: read_ms(&self.propagation_ms),
+            flush_ms: latency.as_ref().map_or(Latency::default(), Latency::of_us),
+            wait_ms: wait.as_ref().map_or(Latency::default(), Latency::of_us),
+            propagation: self.propagation_ms.lock().map_or(Latency::default(), |latency| latency.clone()),
             expired_sessions: self.expired_sessions.load(Relaxed),
             loading: self.loading.get().copied(),
             major_faults: major_faults(self.thread.load(Relaxed)).unwrap_or(0),
@@ -224,16 +214,6 @@ fn add(summary: &Mutex<Summary>, value: u64) {
     }
 }
 
-fn add_ms(latency: &Mutex<Latency>, time: Duration) {
-    if let Ok(mut latency) = latency.lock() {
-        latency.add(time.as_millis() as u64);
-    }
-}
-
-fn read_ms(latency: &Mutex<Latency>) -> Latency {
-    latency.lock().map_or(Latency::default(), |latency| latency.clone())
-}
-
 fn read(summary: &Mutex<Summary>) -> Summary {
     summary.lock().map_or(Summary::default(), |summary| *summary)
 }
@@ -244,9 +224,4 @@ fn major_faults(thread: i32) -> Option<u64> {
     // The name of the thread stands in parentheses, and may hold anything. The state follows, the third field.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_ascii_whitespace().nth(12 - 3)?.parse().ok()
-}
-
-fn in_ms(us: &Histogram<u64>) -> Summary {
-    let sum = us.mean() * us.len() as f64 / 1000.0;
-    Summary { count: us.len(), sum: sum as u64, min: us.min() / 1000, max: us.max() / 1000 }
 }

@@ -8,6 +8,7 @@ pub mod json;
 pub mod limits;
 pub mod metrics;
 pub mod monitor;
+pub mod panics;
 pub mod placement;
 pub mod prometheus;
 pub mod run;

@@ -220,8 +220,8 @@ fn tell_of_ensemble(status: &Status, sink: &mut impl Sink) {
         sink.gauge("observer_master_id", Value::Int(master.0.into()));
     }
     sink.gauge("quorum_size", count(status.quorum_size));
-    if let Some(observers) = status.observers {
-        sink.gauge("synced_observers", count(observers));
+    if let Some(observers) = &status.observers {
+        sink.gauge("synced_observers", count(observers.len()));
     }
     if let Some(leading) = &status.leading {
         sink.gauge("learners", count(leading.learners));
@@ -357,7 +357,7 @@ impl Figures<'_> {
         sink.summary("node_deleted_watch_count", &c.deleted_watches);
         sink.summary("node_changed_watch_count", &c.changed_watches);
         sink.summary("node_children_watch_count", &c.children_watches);
-        sink.summary("fsynctime", &self.log.fsync_ms);
+        sink.summary("fsynctime", &self.log.flush_ms.summary);
         sink.summary("sync_processor_batch_size", &self.log.txns_per_flush);
         sink.summary("snapshottime", &self.log.snapshot_ms);
         tell_start(self.log.loading, sink);

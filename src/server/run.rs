@@ -16,9 +16,9 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::admin::{Admin, Shared};
 use super::config::{self, ClientAddr, Config, EnsembleConfig, FlushEngine};
-use super::http;
 use super::metrics::LogMetrics;
 use super::placement::{self, Plan};
+use super::{http, limits};
 use crate::cnxn::{Cnxns, FourLetter, RequestThrottle, Settings};
 use crate::proto::election::ServerState;
 use crate::request::pipeline::{Ask, Pipeline};
@@ -125,6 +125,8 @@ pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<
     tracing::info!("{plan}");
     config::check_data_dirs(config).map_err(RunError::Start)?;
     check_ring()?;
+    let open_files_max = limits::raise_open_files_max();
+    tracing::debug!("{open_files_max} files may be open");
     let clock = Clock::start();
     let metrics = Arc::new(LogMetrics::default());
     let shared = Arc::new(Shared::new(config, plan.clients.len(), Arc::clone(&metrics)));

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use glommio::nop::NopSubmitter;
 
 use super::clients::{ClientShard, ToClients};
@@ -25,7 +26,7 @@ use crate::storage::group_commit::Batch;
 use crate::storage::log::{Log, Spare};
 use crate::tree::{DataTree, Tree};
 use crate::types::{CnxnId, ServerId, Zxid};
-use crate::zab::effect::{Effect, Mode};
+use crate::zab::effect::{Effect, LinkId, Mode};
 use crate::zab::peer::{Event, Output, Peer};
 use crate::zab::quorum::{HostPort, PeerAddress};
 
@@ -50,6 +51,23 @@ pub enum Engine {
     Ensemble(Box<Peer>),
 }
 
+/// Transactions to be logged, in order.
+enum Unlogged {
+    /// Only the log has them.
+    Own(Proposals),
+    /// Other servers have them too, or will.
+    Shared(Vec<(Zxid, Bytes)>),
+}
+
+impl Unlogged {
+    fn get(&self, index: usize) -> Option<(Zxid, &[u8])> {
+        match self {
+            Unlogged::Own(proposals) => proposals.get(index),
+            Unlogged::Shared(proposals) => proposals.get(index).map(|(zxid, payload)| (*zxid, &payload[..])),
+        }
+    }
+}
+
 /// The ordering shard.
 pub struct Broadcast {
     engine: RefCell<Engine>,
@@ -60,8 +78,8 @@ pub struct Broadcast {
     log: RefCell<Log>,
     disk: Disk,
     asks: Rc<Queue<Ask>>,
-    /// Proposals that wait for a segment, with how many of the first are logged already.
-    unlogged: RefCell<VecDeque<(Proposals, usize)>>,
+    /// What waits for a segment, with how many of the first are logged already.
+    unlogged: RefCell<VecDeque<(Unlogged, usize)>>,
     /// Requests that came while proposals waited, and are to be logged too.
     held: RefCell<VecDeque<Ask>>,
     spare_proposals: RefCell<Proposals>,
@@ -80,8 +98,8 @@ pub struct Broadcast {
     fatal: Box<dyn Fn(String)>,
     /// Told when a record does not fit or a segment was taken into use.
     pub segment_wanted: Notify,
-    /// Told when something was committed, for those who wait to see how far it is.
-    pub committed_some: Notify,
+    /// Told when something was committed or is durable, for those who wait to see how far it is.
+    pub safe_some: Notify,
     /// Segments that were ready and too small for a record, to be used again.
     passed_over: RefCell<Vec<Spare>>,
     /// Room that the next record needs, if it does not fit into a segment of the usual size.
@@ -125,14 +143,14 @@ impl Broadcast {
             appended: RefCell::default(),
             fatal,
             segment_wanted: Notify::default(),
-            committed_some: Notify::default(),
+            safe_some: Notify::default(),
             passed_over: RefCell::default(),
             wanted_segment_bytes: Cell::new(0),
         }
     }
 
-    /// The newest state and up to where it is committed; `None` while nobody is served: what an ensemble's server has then may
-    /// hold what never will be committed. One that has left its ensemble may know that all is.
+    /// The newest state and up to where it is safe, committed and durable here; `None` while nobody is served: what an ensemble's
+    /// server has then may hold what never will be committed. One that has left its ensemble may know that all is.
     pub fn with_state<T>(&self, look: impl FnOnce(&DataTree, Zxid) -> T) -> Option<T> {
         match &*self.engine.borrow() {
             Engine::Standalone(pipeline) => Some(look(pipeline.head(), pipeline.committed())),
@@ -140,7 +158,7 @@ impl Broadcast {
                 if peer.mode().is_none() && !(peer.has_left() && peer.has_all_committed()) {
                     return None;
                 }
-                peer.state().map(|(data_tree, committed)| look(data_tree, committed))
+                peer.state().zip(peer.safe()).map(|((data_tree, _), safe)| look(data_tree, safe))
             }
         }
     }
@@ -221,11 +239,12 @@ impl Broadcast {
             let now = self.clock.now();
             match &*self.engine.borrow() {
                 Engine::Standalone(pipeline) => {
-                    self.questions.answer_for_order(now, pipeline.head(), Some(pipeline), None);
+                    let state = (pipeline.head(), pipeline.committed());
+                    self.questions.answer_for_order(now, state, Some(pipeline), None);
                 }
                 Engine::Ensemble(peer) => {
-                    if let Some((head, _)) = peer.state() {
-                        self.questions.answer_for_order(now, head, peer.pipeline(), Some(peer));
+                    if let Some(state) = peer.state() {
+                        self.questions.answer_for_order(now, state, peer.pipeline(), Some(peer));
                     }
                 }
             }
@@ -322,6 +341,16 @@ impl Broadcast {
         }
     }
 
+    /// A connection of the learner port was made, for those who ask.
+    pub fn learner_connected(&self, link: LinkId, remote: String) {
+        self.questions.learner_connected(link, remote, self.clock.wall());
+    }
+
+    /// It is gone.
+    pub fn learner_gone(&self, link: LinkId) {
+        self.questions.learner_gone(link);
+    }
+
     /// Stops everything: nothing is acknowledged any more.
     pub fn fail(&self, why: String) {
         if !self.failed.replace(true) {
@@ -331,25 +360,22 @@ impl Broadcast {
 
     /// Moves on what the engine has produced.
     fn hand_on(self: &Rc<Self>) {
-        let mut proposals = self.spare_proposals.take();
         let mut output = Output::default();
-        match &mut *self.engine.borrow_mut() {
+        let unlogged = match &mut *self.engine.borrow_mut() {
             Engine::Standalone(pipeline) => {
                 output.answers = pipeline.take_answers();
-                proposals = pipeline.take_proposals(proposals);
+                let spare = self.spare_proposals.take();
+                Unlogged::Own(pipeline.take_proposals(spare))
             }
             Engine::Ensemble(peer) => {
                 output = peer.pump(self.clock.now());
-                for (zxid, payload) in &output.log {
-                    proposals.bytes.extend_from_slice(payload);
-                    proposals.ends.push((*zxid, proposals.bytes.len()));
-                }
+                Unlogged::Shared(std::mem::take(&mut output.log))
             }
-        }
-        if proposals.ends.is_empty() {
-            *self.spare_proposals.borrow_mut() = proposals;
+        };
+        if unlogged.get(0).is_some() {
+            self.unlogged.borrow_mut().push_back((unlogged, 0));
         } else {
-            self.unlogged.borrow_mut().push_back((proposals, 0));
+            self.is_logged(unlogged);
         }
         for note in output.notes.drain(..) {
             tracing::info!("{note}");
@@ -406,7 +432,7 @@ impl Broadcast {
         let mut unlogged = self.unlogged.borrow_mut();
         let before = log.current_sequence();
         while let Some((proposals, logged)) = unlogged.front_mut() {
-            for (zxid, payload) in proposals.iter().skip(*logged) {
+            while let Some((zxid, payload)) = proposals.get(*logged) {
                 if !log.fits(payload.len()) {
                     self.wanted_segment_bytes.set(format::segment_bytes_for(payload.len()));
                     // What is ready and too small for it would be in its way.
@@ -418,14 +444,21 @@ impl Broadcast {
                 self.logged_bytes.set(self.logged_bytes.get() + payload.len() as u64);
                 *logged += 1;
             }
-            let (mut done, _) = unlogged.pop_front().expect("looked at just now");
-            done.bytes.clear();
-            done.ends.clear();
-            *self.spare_proposals.borrow_mut() = done;
+            let (done, _) = unlogged.pop_front().expect("looked at just now");
+            self.is_logged(done);
         }
         if log.current_sequence() != before {
             self.wanted_segment_bytes.set(0);
             self.segment_wanted.notify();
+        }
+    }
+
+    /// Keeps the memory of what was logged for what comes next.
+    fn is_logged(&self, done: Unlogged) {
+        if let Unlogged::Own(mut proposals) = done {
+            proposals.bytes.clear();
+            proposals.ends.clear();
+            *self.spare_proposals.borrow_mut() = proposals;
         }
     }
 
@@ -503,6 +536,8 @@ impl Broadcast {
             self.publish(batch);
         }
         self.hand_on();
+        // A quorum may have committed it before.
+        self.safe_some.notify();
     }
 
     /// Lets all client shards see what was committed.
@@ -510,12 +545,13 @@ impl Broadcast {
         let batch = Arc::new(batch);
         self.tell_all(|| ToClients::Committed(Arc::clone(&batch)));
         self.metrics.committed(&batch, self.clock.wall());
-        if let Some(batch) = Arc::into_inner(batch)
-            && let Engine::Standalone(pipeline) = &mut *self.engine.borrow_mut()
-        {
-            pipeline.reuse(batch);
+        if let Some(batch) = Arc::into_inner(batch) {
+            match &mut *self.engine.borrow_mut() {
+                Engine::Standalone(pipeline) => pipeline.reuse(batch),
+                Engine::Ensemble(peer) => peer.reuse(batch),
+            }
         }
-        self.committed_some.notify();
+        self.safe_some.notify();
     }
 
     /// Has clients connect at another socket, or nowhere.
@@ -529,7 +565,7 @@ impl Broadcast {
         self.serving_changes.set(self.serving_changes.get() + 1);
         self.tell_all(|| ToClients::Serving(serving.clone()));
         // Who waits for a commit that may never come looks again.
-        self.committed_some.notify();
+        self.safe_some.notify();
     }
 
     fn tell_all(&self, message: impl Fn() -> ToClients) {

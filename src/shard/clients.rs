@@ -23,6 +23,7 @@ use super::mesh::{Notify, Queue};
 use crate::cnxn::{Asked, CloseReason, Cnxns, OUTPUT_PAUSE_BYTES, Progress};
 use crate::request::pipeline::{Answer, Ask, CommitBatch};
 use crate::server::admin::Admin;
+use crate::server::limits::ACCEPT_PAUSE;
 use crate::tree::Tree;
 use crate::types::CnxnId;
 use crate::zab::effect::Mode;
@@ -148,9 +149,8 @@ impl ClientShard {
                     turn = (turn + 1) % (others.len() + 1);
                 }
                 Err(error) => {
-                    // Out of file descriptors, most likely: give some time to come free.
                     tracing::warn!("Error accepting new connection: {error}");
-                    glommio::timer::sleep(Duration::from_millis(10)).await;
+                    glommio::timer::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }

@@ -47,10 +47,10 @@ pub async fn close_when_asked(closing: &Closing, broadcast: Rc<Broadcast>, upkee
     broadcast.stop_ordering();
     let since = Instant::now();
     // In an ensemble the log may go on after what is committed here; Apache would need that part too.
-    let head = |tree: Zxid, committed: Zxid, logged: Zxid| (tree == committed && tree >= logged).then_some(tree);
+    let head = |tree: Zxid, safe: Zxid, logged: Zxid| (tree == safe && tree >= logged).then_some(tree);
     let is_complete = || {
         let logged = broadcast.log().borrow().last_zxid();
-        broadcast.with_state(|data_tree, committed| head(data_tree.tree().zxid(), committed, logged)).flatten()
+        broadcast.with_state(|data_tree, safe| head(data_tree.tree().zxid(), safe, logged)).flatten()
     };
     let complete = loop {
         let left = broadcast.has_left();
@@ -70,8 +70,8 @@ pub async fn close_when_asked(closing: &Closing, broadcast: Rc<Broadcast>, upkee
             }
         }
         None => tracing::warn!(
-            "Not everything that was accepted is committed, so no snapshot is taken. ringkeeper goes on from its log; for \
-             Apache, convert the log first"
+            "Not everything that was accepted is committed, or the tree is not the leader's, so no snapshot is taken. ringkeeper \
+             goes on from its log; for Apache, convert the log first"
         ),
     }
     closing.done.store(true, Ordering::Release);

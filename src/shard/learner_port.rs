@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::ToSocketAddrs as _;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ const SHORT_BYTES_MAX: usize = 16 << 10;
 const DIAL_PAUSES_MS: [u64; 9] = [5, 10, 20, 40, 80, 100, 100, 100, 100];
 /// For an observer master fewer suffice: there are others.
 const MASTER_TRIES: usize = 3;
-/// How long a follower waits before it tries again to listen for observers.
+/// Pause before a server tries again to listen: a leader for learners, at a name that is not known, a follower for observers.
 const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 /// How long a server that stops waits for the other ends to take what was sent last.
 const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(500);
@@ -343,15 +343,20 @@ impl LearnerPort {
 
     async fn connect(&self, master: ServerId, at: MasterPort) -> io::Result<TcpStream> {
         let addresses = self.addresses_of(master, at);
-        let resolve = move || -> io::Result<Vec<SocketAddr>> {
-            let mut found = Vec::new();
+        // Each attempt asks for the names anew. One that is not known does not keep from the other addresses.
+        let look_up = move || {
+            let (mut found, mut unknown) = (Vec::new(), None);
             for address in addresses {
-                found.extend((address.host.as_str(), address.port).to_socket_addrs()?);
+                match (address.host.as_str(), address.port).to_socket_addrs() {
+                    Ok(addrs) => found.extend(addrs),
+                    Err(error) => unknown = Some(io::Error::other(format!("{address}: {error}"))),
+                }
             }
-            Ok(found)
+            (found, unknown)
         };
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address");
-        for addr in blocking(resolve).await? {
+        let (found, unknown) = blocking(look_up).await;
+        let mut last = unknown.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it has no address"));
+        for addr in found {
             match TcpStream::connect_timeout(addr, Duration::from_secs(2)).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = io::Error::other(format!("{addr}: {error}")),
@@ -364,27 +369,31 @@ impl LearnerPort {
         let mut told = false;
         let listener: TcpListener = loop {
             let HostPort { host, port } = address.clone();
-            let open = move || {
-                let mut addrs = (host.as_str(), port).to_socket_addrs()?;
-                let addr = addrs.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it has no address"))?;
-                listener::open(addr, None)
-            };
-            match (blocking(open).await, at) {
-                (Ok(socket), _) => break listener::adopt(socket),
-                (Err(error), MasterPort::Quorum) => {
-                    return self.broadcast.fail(format!("cannot listen for learners on {address}: {error}"));
-                }
-                // Observers have other servers to go to.
-                (Err(error), MasterPort::ObserverMaster) => {
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::error!(
-                            "Cannot listen for observers on {address} (observerMasterPort): {error}. It is tried again \
-                             each second; until then they learn from other followers"
-                        );
+            let look_up = move || (host.as_str(), port).to_socket_addrs().map(|mut addrs| addrs.next());
+            let error = match blocking(look_up).await {
+                Ok(Some(addr)) => match blocking(move || listener::open(addr, None)).await {
+                    Ok(socket) => break listener::adopt(socket),
+                    Err(error) if at == MasterPort::Quorum => {
+                        return self.broadcast.fail(format!("cannot listen for learners on {address}: {error}"));
                     }
-                    glommio::timer::sleep(LISTEN_PAUSE).await;
-                }
+                    Err(error) => error,
+                },
+                Ok(None) => io::Error::new(io::ErrorKind::NotFound, "it has no address"),
+                Err(error) => error,
+            };
+            // A name may be known in a moment; and observers have other servers to go to.
+            if !std::mem::replace(&mut told, true) {
+                let (whom, until) = match at {
+                    MasterPort::Quorum => ("learners", "until then nobody can follow this server"),
+                    MasterPort::ObserverMaster => {
+                        ("observers (observerMasterPort)", "until then they learn from other followers")
+                    }
+                };
+                tracing::error!(
+                    "Cannot listen for {whom} on {address}: {error}. It is tried again each second; {until}"
+                );
             }
+            glommio::timer::sleep(LISTEN_PAUSE).await;
         };
         if at == MasterPort::ObserverMaster {
             tracing::info!("Starting ObserverMaster on {address}");
@@ -408,6 +417,8 @@ impl LearnerPort {
         let id = self.next_link.get();
         self.next_link.set(id + 1);
         drop(stream.set_nodelay(true));
+        let remote = stream.peer_addr().map_or_else(|error| error.to_string(), |addr| addr.to_string());
+        self.broadcast.learner_connected(id, remote);
         let link = Rc::new(Link::default());
         self.links.borrow_mut().insert(id, Rc::clone(&link));
         let (read, write) = split(stream);
@@ -421,6 +432,7 @@ impl LearnerPort {
         let port = Rc::clone(self);
         glommio::spawn_local(async move {
             let error = port.read(id, read).await;
+            port.broadcast.learner_gone(id);
             // Not if it was closed by this side.
             if let Some(link) = port.links.borrow_mut().remove(&id) {
                 link.out.push(Outgoing::End);

@@ -43,6 +43,52 @@ async fn at_leisure<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 }
 
 /// Runs what blocks on a helper thread of this shard.
+///
+/// Whoever waits for it may be cancelled: then what it gives is dropped. glommio alone would forget it, and a socket that was
+/// opened for nobody would keep its port for as long as the process runs.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    glommio::executor().spawn_blocking(work).await
+    let run = async move { glommio::executor().spawn_blocking(work).await };
+    glommio::spawn_local(run).detach().await.expect("nobody cancels it")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+    use std::time::{Duration, Instant};
+
+    use glommio::{LocalExecutorBuilder, Placement};
+
+    use super::blocking;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn what_was_made_for_nobody_is_dropped() {
+        let builder = LocalExecutorBuilder::new(Placement::Unbound).io_memory(4096).ring_depth(8);
+        let made = Arc::new(());
+        let result = Arc::clone(&made);
+        let (begun, has_begun) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel::<()>();
+        let work = move || {
+            begun.send(()).expect("it is waited for");
+            may_go_on.recv().expect("it is told");
+            result
+        };
+        let shard = async move {
+            let waiting = glommio::spawn_local(blocking(work)).detach();
+            let begin = Instant::now();
+            while has_begun.try_recv().is_err() {
+                assert!(begin.elapsed() < PATIENCE, "the work never began");
+                glommio::timer::sleep(Duration::from_millis(1)).await;
+            }
+            waiting.cancel();
+            assert!(waiting.await.is_none(), "it was cancelled");
+            go_on.send(()).expect("it waits");
+            while Arc::strong_count(&made) > 1 {
+                assert!(begin.elapsed() < PATIENCE, "nobody will ever have it, and it is there still");
+                glommio::timer::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        builder.make().expect("a ring can be had").run(shard);
+    }
 }

@@ -128,7 +128,7 @@ impl Upkeep {
             let count = upper_half(self.snap_count);
             let bytes = self.snap_bytes.map(upper_half);
             loop {
-                self.broadcast.committed_some.notified().await;
+                self.broadcast.safe_some.notified().await;
                 let written = self.broadcast.log_bytes() - last_bytes;
                 let Some(now) = self.broadcast.with_state(|data_tree, _| data_tree.tree().zxid()) else { continue };
                 if now > last && transactions_between(last, now) > count || bytes.is_some_and(|bytes| written > bytes) {
@@ -140,10 +140,10 @@ impl Upkeep {
             last = source.tree.zxid();
             last_bytes = self.broadcast.log_bytes();
             // What a snapshot holds must be safe before there is a snapshot of it.
-            while self.broadcast.with_state(|_, committed| committed < last).unwrap_or(true)
+            while self.broadcast.with_state(|_, safe| safe < last).unwrap_or(true)
                 && self.broadcast.serving_changes() == serving
             {
-                self.broadcast.committed_some.notified().await;
+                self.broadcast.safe_some.notified().await;
             }
             if self.broadcast.serving_changes() != serving {
                 // A leader that was not one for long enough: what it had proposed may be no part of the history.
@@ -290,16 +290,22 @@ impl Upkeep {
         let recycled = {
             let mut recyclable = self.recyclable.borrow_mut();
             let fits = recyclable.iter().position(|(_, bytes)| *bytes == wanted);
-            fits.map(|at| recyclable.swap_remove(at).0)
+            fits.map(|at| recyclable.remove(at))
         };
         let sequence = *self.next_sequence.borrow();
         let dir = self.log_dir.clone();
         let salt = salt();
         let made = blocking(move || {
-            let recycled = recycled.map(|sequence| segments::path(&dir, sequence));
-            segments::prepare(&dir, sequence, wanted, salt, recycled.as_deref())
+            let recycled = recycled.map(|(sequence, _)| segments::path(&dir, sequence));
+            let made = segments::prepare(&dir, sequence, wanted, salt, recycled.as_deref());
+            let is_left = made.is_err() && recycled.is_some_and(|path| path.exists());
+            (made, is_left)
         });
-        let spare = made.await?;
+        let (made, is_left) = made.await;
+        if is_left {
+            self.recyclable.borrow_mut().extend(recycled);
+        }
+        let spare = made?;
         *self.next_sequence.borrow_mut() = sequence + 1;
         self.broadcast.add_spare(spare).await.map_err(|source| StorageError::Io {
             operation: "open",

@@ -130,6 +130,10 @@ pub enum Kind {
 /// two batches at the most (`group_commit::BATCH_BYTES_MAX` and a record each), so a later record stands within this.
 const WITNESS_BYTES: u64 = 16 << 20;
 
+/// As much of a segment that has no link as can matter: it was never used, or its first record is damaged and one that says so
+/// stands within `WITNESS_BYTES`, and is no longer than that either.
+pub const UNLINKED_BYTES: u64 = FIRST_RECORD + 2 * WITNESS_BYTES;
+
 /// How much of a segment [`link_of`] looks at: the header's block, and the link behind it.
 pub const HEAD_BYTES: usize = FIRST_RECORD as usize + RECORD_HEADER_BYTES + LINK_BYTES;
 

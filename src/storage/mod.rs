@@ -9,9 +9,11 @@ pub mod log;
 pub mod snapshot_format;
 
 // edge
+pub mod ahead;
 pub mod apache_log;
 pub mod compression;
 pub mod convert;
+pub mod direct;
 pub mod epoch;
 pub mod files;
 pub mod fork;

@@ -93,40 +93,12 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::proto::client::AclList;
-    use crate::proto::txn::{CreateKind, LoggedTxn, Txn, TxnHeader};
-    use crate::storage::convert::NativeLogWriter;
     use crate::storage::recovery::{Options, recover};
-    use crate::storage::snapshot_format::SnapshotSource;
-    use crate::storage::testing::TempDir;
-    use crate::tree::DataTree;
-    use crate::types::{SessionId, WallMs};
+    use crate::storage::testing::{TempDir, directory_of};
 
     /// 300 transactions, each of which creates a znode, in some ten segments, with snapshots after some of them.
     fn directory(name: &str, snapshots: &[i64]) -> TempDir {
-        let dir = TempDir::new(name);
-        let mut data_tree = DataTree::new();
-        let mut writer = NativeLogWriter::new(dir.path(), 1, segments::file_bytes(0), || 7);
-        for zxid in 1..=300 {
-            let header = TxnHeader { session: SessionId(zxid), cxid: 0, zxid: Zxid(zxid), time: WallMs(1) };
-            let txn = Txn::Create {
-                path: format!("/n{zxid}").into(),
-                data: Some(vec![7; 2000].into()),
-                acl: AclList::OPEN,
-                kind: CreateKind::Plain { ephemeral: false },
-                with_stat: false,
-                parent_cversion: -1,
-            };
-            data_tree.apply(&header, &txn);
-            let mut payload = Vec::new();
-            LoggedTxn::encode_parts(&mut payload, &header, &txn, None);
-            writer.append(Zxid(zxid), &payload).unwrap();
-            if snapshots.contains(&zxid) {
-                snapshot::write(dir.path(), &SnapshotSource::of(&data_tree, true), |_| {}).unwrap();
-            }
-        }
-        writer.finish().unwrap();
-        dir
+        directory_of(name, 1..=300, snapshots)
     }
 
     const OFFLINE: By = By::Command { server_runs: false };

@@ -4,6 +4,7 @@
 //! goes on where they end. Its files stay until they are purged.
 
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::apache_log;
@@ -62,7 +63,11 @@ pub fn recover(snapshot_dir: &Path, log_dir: &Path, options: &Options) -> Result
     replace::finish(snapshot_dir, log_dir)?;
     choose_history(snapshot_dir, log_dir)?;
     let snapshot_begin = Instant::now();
-    let loaded = snapshot::load_newest(snapshot_dir, until)?;
+    let loaded = thread::scope(|scope| {
+        // The device gives the log back while the cores are at work on the snapshot.
+        scope.spawn(|| ask_for_log(snapshot_dir, log_dir));
+        snapshot::load_newest(snapshot_dir, until)
+    })?;
     let snapshot_took = snapshot_begin.elapsed();
     let apache_logs = apache_log::list(log_dir)?;
     if loaded.is_none()
@@ -89,7 +94,8 @@ pub fn recover(snapshot_dir: &Path, log_dir: &Path, options: &Options) -> Result
         }
     }
     let log = segments::recover(log_dir, &mut replay)?;
-    let Replay { data_tree, history, .. } = replay;
+    let Replay { mut data_tree, history, .. } = replay;
+    data_tree.forget_digests();
     applied += log.applied;
     let logs = logs_begin.elapsed();
     if let Some((path, byte, zxid)) = &log.torn {
@@ -118,6 +124,13 @@ pub fn recover(snapshot_dir: &Path, log_dir: &Path, options: &Options) -> Result
     Ok(Recovery { data_tree, log, snapshot: from, history, took })
 }
 
+/// Asks for the log behind the newest snapshot. Advice only: what cannot be read is told where it is needed.
+fn ask_for_log(snapshot_dir: &Path, log_dir: &Path) {
+    let Ok(snapshots) = snapshot::list_by_name(snapshot_dir) else { return };
+    let newest = snapshots.first().map_or(Zxid::ZERO, |snapshot| snapshot.zxid);
+    let _ = segments::ask_for(log_dir, newest);
+}
+
 /// Where an Apache server and this one have logged different things, the newer history is taken and nothing of the other.
 fn choose_history(snapshot_dir: &Path, log_dir: &Path) -> Result<(), StorageError> {
     let Some(fork) = fork::find(log_dir)? else { return Ok(()) };
@@ -130,4 +143,44 @@ fn choose_history(snapshot_dir: &Path, log_dir: &Path) -> Result<(), StorageErro
         aside.display()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::compression::Compression;
+    use crate::storage::snapshot_format::SnapshotSource;
+    use crate::storage::testing::directory_of;
+
+    fn up_to(until: Option<i64>) -> Options {
+        Options { until: until.map(Zxid), ..Options::default() }
+    }
+
+    /// A log is cut where the leader says, and the server has taken a snapshot behind that.
+    #[test]
+    fn h10_h10b_what_is_cut_comes_back_neither_from_a_snapshot_nor_from_the_log() {
+        let dir = directory_of("recovery-cut", 1..=120, &[50, 100, 110]);
+        for (until, snapshot) in [(None, 110), (Some(105), 100), (Some(100), 100), (Some(99), 50)] {
+            let recovery = recover(dir.path(), dir.path(), &up_to(until)).unwrap();
+            let (last, tree) = (until.unwrap_or(120), recovery.data_tree.tree());
+            assert_eq!((tree.zxid().0, recovery.snapshot.0), (last, snapshot));
+            assert!(tree.get(&format!("/n{last}")).is_some() && tree.get(&format!("/n{}", last + 1)).is_none());
+        }
+        assert!(recover(dir.path(), dir.path(), &up_to(Some(7))).is_err(), "there is no snapshot to go back to");
+        let cut = recover(dir.path(), dir.path(), &up_to(Some(105))).unwrap().data_tree;
+        replace::replace(dir.path(), dir.path(), &SnapshotSource::of(&cut, true), Compression::None).unwrap();
+        assert_eq!(dir.names(), ["snapshot.69"], "the state after 105, and no other file");
+        assert_eq!(recover(dir.path(), dir.path(), &up_to(None)).unwrap().data_tree.tree().zxid(), Zxid(105));
+    }
+
+    /// The leader says to go back to a transaction that is not here: what is found is not it, and so is not believed.
+    #[test]
+    fn h9_a_cut_at_a_transaction_that_is_not_there_ends_before_it() {
+        let second = 2 << 32;
+        let dir = directory_of("recovery-inexact", (1..=5).chain(second + 1..=second + 3), &[]);
+        for (until, found) in [(9, 5), (second, 5), (second + 2, second + 2), (second + 9, second + 3)] {
+            let recovery = recover(dir.path(), dir.path(), &up_to(Some(until))).unwrap();
+            assert_eq!(recovery.data_tree.tree().zxid(), Zxid(found), "cut at {:x}", until);
+        }
+    }
 }

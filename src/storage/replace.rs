@@ -1,12 +1,13 @@
 //! Replaces all that is on disk by one state: after TRUNC and SNAP, when what the log says is not what the ensemble says.
 //!
 //! ```text
-//! snapshot.<z> is written ──> replaced-by.<z> is there ──> everything else goes ──> replaced-by.<z> goes
+//! replaced-by.<z> is written ──> everything else goes ──> it is renamed to snapshot.<z>
 //! ```
 //!
-//! A crash before the second step leaves the old state whole, and the snapshot is one more of it or is passed over; from
-//! the second step on a start finds the marker and finishes the work before anything is read. So no discarded transaction can
-//! come back from a log or a snapshot that was left behind (ZOOKEEPER-1549, and H10 of the hazards in docs).
+//! `replaced-by.<z>` is a snapshot, whole from the moment it has that name. A crash before that leaves the old state, and nothing
+//! of the new one: a snapshot beside it would be taken for its newest, with a gap between it and the end of the log. From then on a
+//! start finishes the work before anything is read. So no discarded transaction can come back from a log or a snapshot that was
+//! left behind (ZOOKEEPER-1549, and H10 of the hazards in docs).
 //!
 //! A server that has found its own history damaged sets it aside instead, and marks the directory with `in-doubt` until it
 //! has a whole state from the leader: until then it does not vote.
@@ -22,7 +23,6 @@ use super::segments::{self, sync_dir};
 use super::snapshot;
 use super::snapshot_format::SnapshotSource;
 use crate::planted::{self, Bug};
-use crate::types::Zxid;
 
 const MARKER: &str = "replaced-by.";
 const IN_DOUBT: &str = "in-doubt";
@@ -39,20 +39,19 @@ pub fn replace(
         return Ok(());
     }
     let zxid = source.tree.zxid();
-    snapshot::write_as(snapshot_dir, source, compression, |_| {})?;
-    let marker = snapshot_dir.join(format!("{MARKER}{:x}", zxid.0));
-    files::create_empty(&marker).map_err(StorageError::io("create", &marker))?;
-    sync_dir(snapshot_dir)?;
+    let name = format!("{MARKER}{:x}{}", zxid.0, compression.suffix());
+    snapshot::write_named(snapshot_dir, &name, source, compression, |_| {})?;
     finish(snapshot_dir, log_dir)
 }
 
 /// Finishes what a [`replace`] that was interrupted has begun. Nothing happens where there was none.
 pub fn finish(snapshot_dir: &Path, log_dir: &Path) -> Result<(), StorageError> {
-    let Some((marker, zxid)) = find_marker(snapshot_dir)? else { return Ok(()) };
+    let Some((replacement, snapshot)) = find_replacement(snapshot_dir)? else { return Ok(()) };
+    let rename = || files::rename(&replacement, &snapshot).map_err(StorageError::io("rename", &replacement));
     if planted::is(Bug::MarkerRemovedFirst) {
-        remove(&marker)?;
+        rename()?;
     }
-    for file in snapshot::list_by_name(snapshot_dir)?.into_iter().filter(|file| file.zxid != zxid) {
+    for file in snapshot::list_by_name(snapshot_dir)?.into_iter().filter(|file| file.path != snapshot) {
         remove(&file.path)?;
     }
     // From the newest to the oldest: what a crash leaves has no gap.
@@ -69,7 +68,7 @@ pub fn finish(snapshot_dir: &Path, log_dir: &Path) -> Result<(), StorageError> {
     sync_dir(log_dir)?;
     sync_dir(snapshot_dir)?;
     if !planted::is(Bug::MarkerRemovedFirst) {
-        remove(&marker)?;
+        rename()?;
     }
     sync_dir(snapshot_dir)
 }
@@ -105,13 +104,15 @@ pub fn set_aside(snapshot_dir: &Path, log_dir: &Path) -> Result<PathBuf, Storage
     Ok(aside)
 }
 
-fn find_marker(dir: &Path) -> Result<Option<(PathBuf, Zxid)>, StorageError> {
+/// A snapshot that is to be all there is, and what it is named in the end.
+fn find_replacement(dir: &Path) -> Result<Option<(PathBuf, PathBuf)>, StorageError> {
     let failed = || StorageError::io("list the directory", dir);
     for entry in fs::read_dir(dir).map_err(failed())? {
         let path = entry.map_err(failed())?.path();
-        let zxid = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(MARKER));
-        if let Some(zxid) = zxid.and_then(|hex| i64::from_str_radix(hex, 16).ok()) {
-            return Ok(Some((path, Zxid(zxid))));
+        let rest = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(MARKER));
+        let snapshot = rest.map(|rest| dir.join(format!("{}{rest}", snapshot::PREFIX)));
+        if let Some(snapshot) = snapshot.filter(|snapshot| snapshot::of_name(snapshot).is_some()) {
+            return Ok(Some((path, snapshot)));
         }
     }
     Ok(None)
@@ -154,11 +155,37 @@ mod tests {
     #[test]
     fn a_start_finishes_what_a_crash_interrupted() {
         let (dir, source) = directory("replace-crash");
-        snapshot::write(dir.path(), &source, |_| {}).unwrap();
-        File::create(dir.path().join("replaced-by.0")).unwrap();
+        snapshot::write_named(dir.path(), "replaced-by.0", &source, Compression::None, |_| {}).unwrap();
         fs::remove_file(dir.path().join("snapshot.2")).unwrap();
         recovery::recover(dir.path(), dir.path(), &recovery::Options::default()).unwrap();
         assert_eq!(dir.names(), ["currentEpoch", "snapshot.0"]);
+    }
+
+    /// A snapshot of the new state beside what there was before would be read as the newest, with a log that ends before it.
+    #[test]
+    fn a_crash_leaves_the_old_state_or_the_new_one_and_never_some_of_both() {
+        for steps in 0.. {
+            let (dir, source) = directory(&format!("replace-steps-{steps}"));
+            let before = dir.names();
+            let mut left = steps;
+            let crash = move |_: files::Step<'_>| {
+                left = usize::checked_sub(left, 1).ok_or(std::io::ErrorKind::Interrupted)?;
+                Ok(())
+            };
+            let work = || replace(dir.path(), dir.path(), &source, Compression::Gzip);
+            let done = files::observe(Box::new(crash), work).is_ok();
+            let has = |name: &str| dir.path().join(name).exists();
+            let begun = has("replaced-by.0.gz") || has("snapshot.0.gz");
+            finish(dir.path(), dir.path()).unwrap();
+            // As every start does.
+            snapshot::remove_temps(dir.path()).unwrap();
+            let after = if begun { vec!["currentEpoch".to_owned(), "snapshot.0.gz".to_owned()] } else { before };
+            assert_eq!(dir.names(), after, "after {steps} steps");
+            if done {
+                assert!(steps > 8, "{steps} steps");
+                return;
+            }
+        }
     }
 
     #[test]

@@ -4,13 +4,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 
 use bytes::Bytes;
 
+use super::ahead;
+use super::direct::{self, Aligned};
 use super::error::StorageError;
 use super::files;
 use super::format::{self, BLOCK_BYTES, End, Link, SegmentHeader, Walk};
@@ -25,6 +27,8 @@ const PREFIX: &str = "ringlog.";
 const ZEROS_BYTES: usize = 256 << 10;
 /// Transactions that are decoded and handed on at a time at a start.
 const BATCH_TXNS: usize = 256;
+/// What is asked for of the log while the snapshot is still being read.
+const AHEAD_BYTES_MAX: u64 = 256 << 20;
 /// How many such batches wait to be applied, at the most.
 const BATCHES_AHEAD: usize = 8;
 
@@ -68,7 +72,7 @@ pub fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, StorageError> {
 /// Makes a segment ready: all of it written, with zeros or what an old segment held, its header durable, its name durable.
 ///
 /// `recycled` is an old segment's file to be used again; its blocks are on the device already, which is what makes
-/// flushes cheap, and nothing in it can be mistaken for a record of the new segment.
+/// flushes cheap, and nothing in it can be mistaken for a record of the new segment. On an error it is where it was, or gone.
 pub fn prepare(
     dir: &Path,
     sequence: u64,
@@ -82,11 +86,18 @@ pub fn prepare(
         let path = ready.clone();
         move |source: io::Error| StorageError::Io { operation, path, source }
     };
-    if let Some(old) = recycled {
-        files::rename(old, &unready).map_err(at("recycle"))?;
-    }
-    let options = OpenOptions::new().write(true).create(true).truncate(false).to_owned();
-    let file = files::open(&unready, &options).map_err(at("create"))?;
+    // Opened before it loses its name: what fails up to there leaves it as it was.
+    let file = match recycled {
+        Some(old) => {
+            let file = files::open(old, OpenOptions::new().write(true)).map_err(at("recycle"))?;
+            files::rename(old, &unready).map_err(at("recycle"))?;
+            file
+        }
+        None => {
+            let options = OpenOptions::new().write(true).create(true).truncate(false).to_owned();
+            files::open(&unready, &options).map_err(at("create"))?
+        }
+    };
     let header = SegmentHeader::new(sequence, salt).to_block();
     let filled = match recycled {
         Some(_) => Ok(()),
@@ -123,17 +134,13 @@ pub fn sync_dir(dir: &Path) -> Result<(), StorageError> {
 /// once, as an fsync of cached pages does it, a segment is in the way of flushes for tens of milliseconds.
 fn write_zeros(path: &Path, file: &File, bytes: u64) -> io::Result<()> {
     file.set_len(bytes)?;
-    let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
-    let direct = OpenOptions::new().write(true).custom_flags(flags).open(path);
-    // Not every file system can do it.
+    let direct = direct::open(path, OpenOptions::new().write(true));
     let file = direct.as_ref().unwrap_or(file);
-    // The kernel wants such memory to begin with a block.
-    let memory = vec![0; ZEROS_BYTES + BLOCK_BYTES];
-    let aligned = memory.as_ptr().align_offset(BLOCK_BYTES);
+    let zeros = Aligned::new(ZEROS_BYTES);
     let mut at = 0;
     while at < bytes {
         let now = (bytes - at).min(ZEROS_BYTES as u64);
-        file.write_all_at(&memory[aligned..][..now as usize], at)?;
+        file.write_all_at(&zeros.bytes()[..now as usize], at)?;
         at += now;
     }
     Ok(())
@@ -142,7 +149,8 @@ fn write_zeros(path: &Path, file: &File, bytes: u64) -> io::Result<()> {
 /// Applies all transactions in the log that are newer than what `replay` begins with.
 ///
 /// Refuses a log with damage below a durable position, with a segment missing, or that begins after the tree ends. Of
-/// segments that hold nothing newer than the tree, no more than the head is read, and nothing wrong with them matters.
+/// segments that hold nothing newer than the tree, no more than the head is read, and nothing wrong with them matters. Of those
+/// that are ready for what comes, no more than the first part is read.
 pub fn recover(dir: &Path, replay: &mut Replay) -> Result<Recovered, StorageError> {
     let start = replay.last();
     let segments = list(dir)?;
@@ -157,7 +165,8 @@ pub fn recover(dir: &Path, replay: &mut Replay) -> Result<Recovered, StorageErro
     };
     let mut before: Option<(u64, PathBuf, Link)> = None;
     for (sequence, path) in needed {
-        let map = MappedFile::open(&path).map_err(|source| StorageError::Io {
+        let (link, bytes) = read_head(sequence, &path)?;
+        let map = MappedFile::open(&path, bytes_to_read(link, bytes)).map_err(|source| StorageError::Io {
             operation: "map",
             path: path.clone(),
             source,
@@ -178,7 +187,6 @@ pub fn recover(dir: &Path, replay: &mut Replay) -> Result<Recovered, StorageErro
                 return Err(damaged(&path, link.end, what));
             }
         };
-        let bytes = map.len() as u64;
         let Some(previous) = walk.previous else {
             recovered.spares.push(Spare { sequence, salt: header.salt(), bytes });
             continue;
@@ -320,6 +328,27 @@ fn covered(segments: &[(u64, PathBuf)], start: Zxid) -> Result<Vec<Filled>, Stor
     Ok(covered)
 }
 
+/// How much [`recover`] reads of a segment with that link, of so many bytes.
+fn bytes_to_read(link: Option<Link>, bytes: u64) -> u64 {
+    if link.is_some() { bytes } else { bytes.min(format::UNLINKED_BYTES) }
+}
+
+/// Asks for what [`recover`] is going to read of the log, if that comes after `start`; `AHEAD_BYTES_MAX` at the most.
+/// What is wrong with the log shows there.
+pub fn ask_for(dir: &Path, start: Zxid) -> Result<(), StorageError> {
+    let segments = list(dir)?;
+    let needed = covered(&segments, start)?.len();
+    let mut left = AHEAD_BYTES_MAX;
+    for (sequence, path) in segments.iter().skip(needed) {
+        let file = File::open(path).map_err(StorageError::io("open", path))?;
+        let (link, bytes) = read_head(*sequence, path)?;
+        let wanted = bytes_to_read(link, bytes).min(left);
+        ahead::ask(&file, 0, wanted);
+        left -= wanted;
+    }
+    Ok(())
+}
+
 /// A segment's link to the one before, if it has one that can be read.
 pub fn link_of(sequence: u64, path: &Path) -> Result<Option<Link>, StorageError> {
     read_head(sequence, path).map(|(link, _)| link)
@@ -424,6 +453,28 @@ mod tests {
         let held: Vec<(i64, i64)> = filled.iter().map(|filled| (filled.before.0, filled.last.0)).collect();
         assert!(held.len() > 3 && held.last().unwrap().1 == 300, "{held:?}");
         (dir, held)
+    }
+
+    #[test]
+    fn of_a_segment_without_a_link_is_read_what_can_matter() {
+        let (dir, _) = log_of_300("unlinked");
+        let (sequence, last) = list(dir.path()).unwrap().pop().unwrap();
+        let bytes = format::UNLINKED_BYTES + SEGMENT_BYTES;
+        prepare(dir.path(), sequence + 1, SEGMENT_BYTES, 7, None).unwrap();
+        let lengthen = |path: &Path| OpenOptions::new().write(true).open(path).unwrap().set_len(bytes).unwrap();
+        lengthen(&path(dir.path(), sequence + 1));
+        let spares = recovered(dir.path(), 0).unwrap().spares;
+        assert_eq!(
+            spares.iter().map(|spare| (spare.sequence, spare.bytes)).collect::<Vec<_>>(),
+            [(sequence + 1, bytes)]
+        );
+        ask_for(dir.path(), Zxid(300)).unwrap();
+
+        // One that has lost its link is not taken for it.
+        lengthen(&last);
+        OpenOptions::new().write(true).open(&last).unwrap().write_all_at(&[0xff; 8], FIRST_RECORD).unwrap();
+        let name = last.file_name().unwrap().to_str().unwrap().to_owned();
+        assert_eq!(recovered(dir.path(), 0).err(), Some((name, FIRST_RECORD)));
     }
 
     #[test]

@@ -15,7 +15,9 @@ use rustix::fs::{Advice, fadvise};
 use simd_adler32::Adler32;
 use tracing::{info, warn};
 
+use super::ahead;
 use super::compression::{Compression, Writer};
+use super::direct;
 use super::error::StorageError;
 use super::files;
 use super::replay::Pace;
@@ -24,7 +26,7 @@ use super::snapshot_load::{self, LoadError};
 use crate::tree::DataTree;
 use crate::types::Zxid;
 
-const PREFIX: &str = "snapshot.";
+pub(super) const PREFIX: &str = "snapshot.";
 /// What [`write()`] writes to. Apache takes for a snapshot whatever begins with `snapshot.<hex>`, so this does not.
 const TEMP_PREFIX: &str = "ringkeeper-snapshot-";
 const TEMP_SUFFIX: &str = ".tmp";
@@ -77,15 +79,27 @@ pub fn write_as(
     dir: &Path,
     source: &SnapshotSource,
     compression: Compression,
+    progress: impl FnMut(Progress),
+) -> Result<SnapshotInfo, StorageError> {
+    let name = file_name(source.tree.zxid()) + compression.suffix();
+    write_named(dir, &name, source, compression, progress)
+}
+
+/// [`write_as()`], to a file of that name: it is there, whole and durable, or not at all.
+pub(super) fn write_named(
+    dir: &Path,
+    name: &str,
+    source: &SnapshotSource,
+    compression: Compression,
     mut progress: impl FnMut(Progress),
 ) -> Result<SnapshotInfo, StorageError> {
     let start = Instant::now();
     let zxid = source.tree.zxid();
-    let path = dir.join(file_name(zxid) + compression.suffix());
+    let path = dir.join(name);
     info!("Snapshotting: {zxid} to {}", path.display());
 
     let temp_path = dir.join(format!("{TEMP_PREFIX}{:x}{TEMP_SUFFIX}", zxid.0));
-    let options = File::options().read(true).write(true).create_new(true).to_owned();
+    let options = File::options().write(true).create_new(true).to_owned();
     let file = files::open(&temp_path, &options).map_err(StorageError::io("create", &temp_path))?;
     let temp = Temp { path: temp_path };
     let mut writer = Writer::new(compression, file);
@@ -103,10 +117,10 @@ pub fn write_as(
         }
         progress(Progress::Written(bytes));
     }
-    let mut file = writer.finish().map_err(StorageError::io("write", &temp.path))?;
+    let file = writer.finish().map_err(StorageError::io("write", &temp.path))?;
     files::sync(&file, &temp.path).map_err(StorageError::io("flush", &temp.path))?;
     let written = Written { compression, bytes, checksum: encoder.checksum() };
-    verify(&mut file, &temp.path, &written, |verified| progress(Progress::Verified(verified)))?;
+    verify(&file, &temp.path, &written, |verified| progress(Progress::Verified(verified)))?;
     let bytes = file.metadata().map_err(StorageError::io("look at", &temp.path))?.len();
 
     files::rename(&temp.path, &path).map_err(StorageError::io("rename to its final name", &temp.path))?;
@@ -126,12 +140,14 @@ struct Written {
 
 /// Reads a file back, from the disk rather than from memory if that can be had, and compares it by its checksum:
 /// that of the whole covers all seals.
-fn verify(file: &mut File, path: &Path, written: &Written, mut progress: impl FnMut(u64)) -> Result<(), StorageError> {
-    // Advice only: where it is not taken, the bytes come from memory.
-    let _ = fadvise(&*file, 0, None, Advice::DontNeed);
-    file.seek(SeekFrom::Start(0)).map_err(StorageError::io("read", path))?;
+fn verify(file: &File, path: &Path, written: &Written, mut progress: impl FnMut(u64)) -> Result<(), StorageError> {
+    // Nobody reads it soon. Where the page cache cannot be gone past, what is not in it comes from the disk too.
+    let _ = fadvise(file, 0, None, Advice::DontNeed);
     let Written { compression, bytes, checksum } = *written;
-    let mut from = compression.reader(&*file);
+    let mut from = match direct::Reader::open(path, CHUNK_BYTES) {
+        Ok(reader) => compression.reader(reader),
+        Err(_) => compression.reader(File::open(path).map_err(StorageError::io("read", path))?),
+    };
     let mut found = Adler32::new();
     let mut read = 0;
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -307,8 +323,7 @@ pub fn load(file: &SnapshotFile) -> Result<Loaded, StorageError> {
 
 fn read(file: &SnapshotFile) -> Result<(Decoded, u64), StorageError> {
     let from = File::open(&file.path).map_err(StorageError::io("open", &file.path))?;
-    // Advice only.
-    let _ = fadvise(&from, 0, None, Advice::Sequential);
+    let from = ahead::Reader::new(from).map_err(StorageError::io("look at", &file.path))?;
     let mut read = 0;
     let mut pace = Pace::new();
     let progress = |bytes| {
@@ -335,7 +350,7 @@ fn read(file: &SnapshotFile) -> Result<(Decoded, u64), StorageError> {
     Ok((decoded, read))
 }
 
-fn remove_temps(dir: &Path) -> Result<(), StorageError> {
+pub(super) fn remove_temps(dir: &Path) -> Result<(), StorageError> {
     let failed = || StorageError::io("list the directory", dir);
     for entry in fs::read_dir(dir).map_err(failed())? {
         let entry = entry.map_err(failed())?;

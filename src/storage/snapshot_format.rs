@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use simd_adler32::Adler32;
 
-use crate::jute::Write;
+use crate::jute::{self, Write};
 use crate::proto::client::{Acl, AclList, Id};
 use crate::tree::{DataTree, Loader, Meta, Owner, Tree, Walk, Znode};
 use crate::types::{SessionId, WallMs, Zxid};
@@ -554,12 +554,16 @@ impl Default for ZnodeParser {
     }
 }
 
+/// Room is made for so many records as would be there if they were this long; they are at least 80 bytes.
+const USUAL_RECORD_BYTES: usize = 192;
+
 impl ZnodeParser {
     /// Makes znodes of `records`, whole ones as [`Decoder::take_znodes`] found them, at most 4 GiB. `offset` is where they
     /// stand in the snapshot.
     pub fn parse(&self, records: &[u8], offset: u64) -> Result<Znodes, FormatError> {
         let mut fields = Fields::new(records);
-        let mut znodes = Znodes { offset, made: Vec::new(), unknown_acls: 0 };
+        let made = Vec::with_capacity(records.len() / USUAL_RECORD_BYTES);
+        let mut znodes = Znodes { offset, made, unknown_acls: 0 };
         while fields.left() > 0 {
             let start = fields.at;
             let at = |what| FormatError { offset: offset + start as u64, what };
@@ -663,7 +667,7 @@ impl<'a> Fields<'a> {
     /// Malformed UTF-8 is replaced, as Java reads it: Apache writes surrogates that way.
     fn string(&mut self) -> Result<Cow<'a, str>, Stop> {
         let bytes = self.buffer()?.ok_or_else(|| Stop::Bad("a string is null".to_owned()))?;
-        Ok(String::from_utf8_lossy(bytes))
+        Ok(jute::from_utf8_as_java(bytes))
     }
 
     /// Passes over a znode's record; false if the end of all of them stood there instead.

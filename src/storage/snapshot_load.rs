@@ -2,17 +2,19 @@
 //!
 //! Making a znode of its record (allocating it, its digest, the hash of its name) is most of the work, and needs nothing
 //! but the record. So the calling thread reads the file, sums it up, and cuts it into batches of whole records; helper
-//! threads make znodes of them; and the calling thread puts these into the tree in their order.
+//! threads make znodes of them; and the calling thread puts these into the tree in their order. Where the helpers have
+//! enough to do it makes znodes too, so that with two cores neither waits for the other.
 //!
 //! ```text
 //! caller    read, checksum, cut ──batch──▶ helper 0: make znodes ──▶ caller: into the tree
 //!                               ──batch──▶ helper 1: make znodes ──▶ in the order in which they were cut
+//!                               ──batch──▶ caller:   make znodes ──▶
 //! ```
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::num::NonZero;
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError, TrySendError};
 use std::thread::{self, Scope};
 
 use super::snapshot_format::{Decoded, Decoder, Form, FormatError, ZnodeParser, Znodes};
@@ -22,8 +24,8 @@ use crate::types::Zxid;
 const BATCH_BYTES: usize = 1 << 20;
 /// Helper threads at the most: with more of them, the calling thread is what the others wait for.
 const HELPERS_MAX: usize = 4;
-/// Batches that each helper has waiting or done, at the most.
-const BATCHES_AHEAD: usize = 2;
+/// Batches that each helper, and the caller, has waiting or done, at the most.
+const BATCHES_AHEAD: usize = 3;
 
 /// Why a snapshot was not read.
 #[derive(Debug)]
@@ -60,7 +62,14 @@ pub fn load(mut from: impl Read, zxid: Zxid, mut progress: impl FnMut(u64)) -> R
             let mut consumed = decoder.feed_tables(&buffer[..filled])?;
             if decoder.is_at_znodes() {
                 let crew = crew.get_or_insert_with(|| Crew::start(scope, helpers, decoder.parser()));
-                let taken = decoder.take_znodes(&buffer[consumed..filled])?;
+                let taken = match decoder.take_znodes(&buffer[consumed..filled]) {
+                    Ok(taken) => taken,
+                    Err(error) => {
+                        // What is wrong before it is told in its place.
+                        while crew.collect(&mut decoder, true)? {}
+                        return Err(error.into());
+                    }
+                };
                 let (start, end) = (consumed, consumed + taken.records);
                 consumed += taken.consumed;
                 let mut next = crew.spare.pop().unwrap_or_default();
@@ -78,7 +87,7 @@ pub fn load(mut from: impl Read, zxid: Zxid, mut progress: impl FnMut(u64)) -> R
             }
             if is_end {
                 while let Some(crew) = &mut crew
-                    && crew.collect(&mut decoder)?
+                    && crew.collect(&mut decoder, true)?
                 {}
                 buffer.truncate(filled);
                 return Ok::<_, LoadError>(buffer);
@@ -122,11 +131,20 @@ impl Batch {
 
 type Made = (Batch, Result<Znodes, FormatError>);
 
+/// Who has a batch that was cut.
+enum Out {
+    /// That helper.
+    With(usize),
+    /// Nobody any more.
+    Done(Made),
+}
+
 /// The helper threads. They end with the scope, once this is dropped.
 struct Crew {
     helpers: Vec<(SyncSender<Batch>, Receiver<Made>)>,
-    /// Which helper each batch went to that was handed out and not collected, oldest first.
-    out: VecDeque<usize>,
+    parser: ZnodeParser,
+    /// The batches that were handed out and not collected, oldest first.
+    out: VecDeque<Out>,
     next: usize,
     /// Buffers to be used again.
     spare: Vec<Vec<u8>>,
@@ -149,29 +167,47 @@ impl Crew {
             });
             (batches, made)
         };
-        Crew { helpers: (0..helpers).map(start_one).collect(), out: VecDeque::new(), next: 0, spare: Vec::new() }
+        let helpers = (0..helpers).map(start_one).collect();
+        Crew { helpers, parser: parser.clone(), out: VecDeque::new(), next: 0, spare: Vec::new() }
     }
 
-    /// Hands a batch to a helper, and first collects what is due.
+    /// Hands a batch to a helper, or does its work where the helper has enough; and collects what is done.
     fn hand_out(&mut self, batch: Batch, decoder: &mut Decoder) -> Result<(), FormatError> {
-        if self.out.len() >= self.helpers.len() * BATCHES_AHEAD {
-            self.collect(decoder)?;
-        }
-        // A helper that is gone has panicked, and the scope's end tells of it.
-        if self.helpers[self.next].0.send(batch).is_ok() {
-            self.out.push_back(self.next);
+        while self.out.len() >= (self.helpers.len() + 1) * BATCHES_AHEAD && self.collect(decoder, true)? {}
+        match self.helpers[self.next].0.try_send(batch) {
+            Ok(()) => self.out.push_back(Out::With(self.next)),
+            Err(TrySendError::Full(batch)) => {
+                let znodes = self.parser.parse(batch.records(), batch.offset);
+                self.out.push_back(Out::Done((batch, znodes)));
+            }
+            // It has panicked, and the scope's end tells of it.
+            Err(TrySendError::Disconnected(_)) => {}
         }
         self.next = (self.next + 1) % self.helpers.len();
+        while self.collect(decoder, false)? {}
         Ok(())
     }
 
-    /// Puts the znodes of the oldest batch into the tree; false if there is none.
-    fn collect(&mut self, decoder: &mut Decoder) -> Result<bool, FormatError> {
-        let Some(helper) = self.out.pop_front() else { return Ok(false) };
-        if let Ok((batch, znodes)) = self.helpers[helper].1.recv() {
-            decoder.link(batch.records(), znodes?)?;
-            self.spare.push(batch.bytes);
-        }
+    /// Puts the znodes of the oldest batch into the tree. False if there is none, or if it is not done and nobody `waits`.
+    fn collect(&mut self, decoder: &mut Decoder, waits: bool) -> Result<bool, FormatError> {
+        let (batch, znodes) = match self.out.pop_front() {
+            None => return Ok(false),
+            Some(Out::Done(made)) => made,
+            Some(Out::With(helper)) => {
+                let made = &self.helpers[helper].1;
+                match if waits { made.recv().map_err(TryRecvError::from) } else { made.try_recv() } {
+                    Ok(made) => made,
+                    Err(TryRecvError::Empty) => {
+                        self.out.push_front(Out::With(helper));
+                        return Ok(false);
+                    }
+                    // See above.
+                    Err(TryRecvError::Disconnected) => return Ok(true),
+                }
+            }
+        };
+        decoder.link(batch.records(), znodes?)?;
+        self.spare.push(batch.bytes);
         Ok(true)
     }
 }

@@ -1,12 +1,12 @@
 //! Builds a tree from znodes that come one after another, as they stand in a snapshot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
 use super::children::Children;
 use super::quota::Quotas;
-use super::{CONFIG, DataTree, ExtendedTypes, Meta, Owner, OwnerKind, Tree, ZOOKEEPER, Znode, acl, path};
+use super::{CONFIG, DataTree, ExtendedTypes, Meta, Owner, OwnerKind, Tree, ZOOKEEPER, Znode, acl, node, path};
 use crate::proto::client::AclList;
 use crate::types::{SessionId, WallMs, Zxid};
 
@@ -97,7 +97,7 @@ impl Loader {
     pub fn make(path: &str, data: Option<&[u8]>, acl: AclList, meta: Meta) -> Znode {
         let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
         let mut znode = Znode::new(name, data, acl, meta);
-        znode.digest = znode.compute_digest(path);
+        znode.digest = node::digest(path, data, &meta);
         znode
     }
 
@@ -122,7 +122,7 @@ impl Loader {
         self.data_bytes += (path.len() + znode.data_len()) as u64;
         self.digest = self.digest.wrapping_add(znode.digest.into());
         // Znodes with a time to live are sorted out later: see `DataTree::set_extended_types`.
-        match znode.meta().owner.kind(ExtendedTypes::Off) {
+        match znode.owner().kind(ExtendedTypes::Off) {
             OwnerKind::Container => drop(self.containers.insert(path.into())),
             OwnerKind::Session(session) => drop(self.ephemerals.entry(session).or_default().insert(path.into())),
             OwnerKind::None | OwnerKind::Ttl(_) => {}
@@ -159,7 +159,7 @@ impl Loader {
         quotas.rebuild(&mut tree);
         let Loader { sessions, ephemerals, containers, acls, .. } = self;
         let (ttls, types) = (BTreeSet::new(), ExtendedTypes::Off);
-        Ok(DataTree { tree, sessions, ephemerals, containers, ttls, types, acls, quotas })
+        Ok(DataTree { tree, sessions, ephemerals, containers, ttls, types, acls, quotas, digest_log: VecDeque::new() })
     }
 
     /// Hands the last znode to its parent. There must be one; the root stays.

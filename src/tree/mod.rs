@@ -18,7 +18,7 @@ pub mod quota;
 mod walk;
 pub mod watch;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -223,7 +223,13 @@ pub struct DataTree {
     types: ExtendedTypes,
     acls: acl::AclTable,
     quotas: Quotas,
+    /// See [`DataTree::digest_log`].
+    digest_log: VecDeque<(Zxid, u64)>,
 }
+
+/// Digests that are remembered, and how many transactions there are from one to the next.
+const DIGESTS_MAX: usize = 1024;
+const DIGEST_INTERVAL: i64 = 128;
 
 impl Default for DataTree {
     fn default() -> DataTree {
@@ -245,6 +251,18 @@ impl DataTree {
     /// The newest version.
     pub fn tree(&self) -> &Tree {
         &self.tree
+    }
+
+    /// Digests of the tree after every 128th transaction, the newest 1024, oldest first: servers that agree have the same
+    /// (`DataTree.logZxidDigest`).
+    pub fn digest_log(&self) -> impl Iterator<Item = (Zxid, u64)> {
+        self.digest_log.iter().copied()
+    }
+
+    /// Forgets the digests of transactions that were replayed: a tree that was loaded while it changed passes through states that no
+    /// server has been in.
+    pub fn forget_digests(&mut self) {
+        self.digest_log.clear();
     }
 
     /// All sessions and their timeouts in ms.
@@ -372,8 +390,22 @@ impl DataTree {
             }
             txn => self.apply_part(header, txn, &mut changes),
         };
-        self.tree.zxid = self.tree.zxid.max(header.zxid);
+        self.passed(header.zxid);
         Applied { outcome, changes }
+    }
+
+    /// A transaction was applied: all of its changes are in the tree.
+    fn passed(&mut self, zxid: Zxid) {
+        if zxid <= self.tree.zxid {
+            return;
+        }
+        self.tree.zxid = zxid;
+        if zxid.0 % DIGEST_INTERVAL == 0 {
+            if self.digest_log.len() == DIGESTS_MAX {
+                self.digest_log.pop_front();
+            }
+            self.digest_log.push_back((zxid, self.tree.digest()));
+        }
     }
 
     fn apply_part(&mut self, header: &TxnHeader, txn: &Txn, changes: &mut Vec<Change>) -> Outcome {
@@ -575,7 +607,7 @@ impl DataTree {
                     changes.clear();
                     if code == ErrorCode::MarshallingError {
                         // Not a part is refused, but what cannot be read at all.
-                        self.tree.zxid = self.tree.zxid.max(header.zxid);
+                        self.passed(header.zxid);
                         let err = code.code();
                         return (Txn::Error { err }, Applied { outcome: Outcome::Failed(err), changes });
                     }
@@ -587,7 +619,7 @@ impl DataTree {
                 }
             }
         }
-        self.tree.zxid = self.tree.zxid.max(header.zxid);
+        self.passed(header.zxid);
         (Txn::Multi(txns), Applied { outcome: Outcome::Multi(outcomes), changes })
     }
 }

@@ -1,5 +1,6 @@
 //! One znode, laid out to be small: 32 bytes in its parent's leaf and one allocation for all the rest.
 
+use smallvec::SmallVec;
 use triomphe::{Arc, ThinArc};
 
 use super::children::Children;
@@ -170,6 +171,11 @@ impl Znode {
         packed::meta(&self.body.slice[self.parts().meta..])
     }
 
+    /// That of [`Znode::meta`].
+    pub(super) fn owner(&self) -> Owner {
+        packed::owner(&self.body.slice[self.parts().meta..])
+    }
+
     /// Replaces the metadata.
     pub fn set_meta(&mut self, meta: Meta) {
         let Parts { name, data, .. } = self.parts();
@@ -237,7 +243,7 @@ impl Znode {
 
     /// Whether the znode goes with a session.
     pub fn is_ephemeral(&self) -> bool {
-        !self.is_ttl && matches!(self.meta().owner.kind(ExtendedTypes::Off), OwnerKind::Session(_))
+        !self.is_ttl && matches!(self.owner().kind(ExtendedTypes::Off), OwnerKind::Session(_))
     }
 
     /// Notes that the owner is a time to live.
@@ -267,25 +273,7 @@ impl Znode {
     /// Apache's digest of this znode at `path` (`DigestCalculator`): CRC-32 over path, data and stored
     /// metadata, 0 below `/zookeeper`. The root counts with an empty path.
     pub fn compute_digest(&self, path: &str) -> u32 {
-        if path.starts_with("/zookeeper/") {
-            return 0;
-        }
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(if path == "/" { b"" } else { path.as_bytes() });
-        crc.update(self.data().unwrap_or_default());
-        let m = self.meta();
-        let mut b = [0u8; 60];
-        b[0..8].copy_from_slice(&m.czxid.0.to_be_bytes());
-        b[8..16].copy_from_slice(&m.mzxid.0.to_be_bytes());
-        b[16..24].copy_from_slice(&m.pzxid.0.to_be_bytes());
-        b[24..32].copy_from_slice(&m.ctime.0.to_be_bytes());
-        b[32..40].copy_from_slice(&m.mtime.0.to_be_bytes());
-        b[40..44].copy_from_slice(&m.version.to_be_bytes());
-        b[44..48].copy_from_slice(&m.cversion.to_be_bytes());
-        b[48..52].copy_from_slice(&m.aversion.to_be_bytes());
-        b[52..60].copy_from_slice(&m.owner.0.to_be_bytes());
-        crc.update(&b);
-        crc.finalize()
+        digest(path, self.data(), &self.meta())
     }
 
     fn parts(&self) -> Parts {
@@ -293,10 +281,45 @@ impl Znode {
     }
 }
 
+/// See [`Znode::compute_digest`].
+pub(super) fn digest(path: &str, data: Option<&[u8]>, m: &Meta) -> u32 {
+    if path.starts_with("/zookeeper/") {
+        return 0;
+    }
+    let (path, data) = (if path == "/" { "" } else { path }, data.unwrap_or_default());
+    let mut b = [0u8; 60];
+    b[0..8].copy_from_slice(&m.czxid.0.to_be_bytes());
+    b[8..16].copy_from_slice(&m.mzxid.0.to_be_bytes());
+    b[16..24].copy_from_slice(&m.pzxid.0.to_be_bytes());
+    b[24..32].copy_from_slice(&m.ctime.0.to_be_bytes());
+    b[32..40].copy_from_slice(&m.mtime.0.to_be_bytes());
+    b[40..44].copy_from_slice(&m.version.to_be_bytes());
+    b[44..48].copy_from_slice(&m.cversion.to_be_bytes());
+    b[48..52].copy_from_slice(&m.aversion.to_be_bytes());
+    b[52..60].copy_from_slice(&m.owner.0.to_be_bytes());
+    let mut crc = crc32fast::Hasher::new();
+    if path.len() + data.len() + b.len() <= USUAL_BYTES_MAX {
+        // The checksum of one run of bytes takes less than those of three short ones, and the copy next to nothing.
+        let mut bytes = SmallVec::<[u8; USUAL_BYTES_MAX]>::new();
+        bytes.extend_from_slice(path.as_bytes());
+        bytes.extend_from_slice(data);
+        bytes.extend_from_slice(&b);
+        crc.update(&bytes);
+    } else {
+        crc.update(path.as_bytes());
+        crc.update(data);
+        crc.update(&b);
+    }
+    crc.finalize()
+}
+
+/// Metadata, name and data of this many bytes are put together on the stack.
+const USUAL_BYTES_MAX: usize = 2048;
+
 fn body(meta: &Meta, name: &[u8], data: Option<&[u8]>, acl: AclList) -> ThinArc<AclList, u8> {
     let (head, data_bytes) = (Head::new(meta, name.len(), data.is_none()), data.unwrap_or_default());
     let head = head.as_bytes();
-    let mut bytes = Vec::with_capacity(head.len() + name.len() + data_bytes.len());
+    let mut bytes = SmallVec::<[u8; USUAL_BYTES_MAX]>::with_capacity(head.len() + name.len() + data_bytes.len());
     bytes.extend_from_slice(head);
     bytes.extend_from_slice(name);
     bytes.extend_from_slice(data_bytes);

@@ -124,6 +124,12 @@ pub(super) fn meta(bytes: &[u8]) -> Meta {
     }
 }
 
+/// The owner alone, which few znodes have.
+#[inline]
+pub(super) fn owner(bytes: &[u8]) -> Owner {
+    if bytes[0] & OWNER == 0 { Owner::NONE } else { meta(bytes).owner }
+}
+
 #[inline]
 fn take(bytes: &[u8], at: &mut usize) -> u64 {
     let (mut value, mut shift) = (0, 0);
@@ -175,6 +181,7 @@ mod tests {
             let parts = Parts::of(head.as_bytes());
             prop_assert_eq!((parts.name, parts.data), (head.as_bytes().len(), head.as_bytes().len() + name_bytes));
             prop_assert_eq!(meta(&head.as_bytes()[parts.meta..]), meta_in);
+            prop_assert_eq!(owner(&head.as_bytes()[parts.meta..]), meta_in.owner);
             prop_assert_eq!(data_is_null(&head.as_bytes()[parts.meta..]), is_null);
         }
     }

@@ -331,6 +331,7 @@ impl Election {
         }
         self.state = ServerState::Looking;
         self.round = self.round.wrapping_add(1);
+        tracing::info!("LOOKING");
         tracing::info!("New election. My id = {}, proposed zxid={}", self.my_id, own.zxid);
         self.looking = Some(Looking {
             started: now,
@@ -470,7 +471,10 @@ impl Election {
         }
         looking.settled.insert(from, ballot);
         let supporters = supporters(&looking.settled, &ballot);
-        if self.view.contains_quorum(&supporters) && leads(&looking.settled, self.my_id, self.round, &vote) {
+        // They are an ensemble already, by a configuration that counted for them. One that only this server has seen must not
+        // keep it out: to follow is no vote, and whom it follows needs a quorum without it.
+        let is_ensemble = self.view.contains_quorum_of_either(&supporters);
+        if is_ensemble && leads(&looking.settled, self.my_id, self.round, &vote) {
             self.round = vote.round;
             return self.elect(now, vote, supporters, effects);
         }

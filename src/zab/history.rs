@@ -9,6 +9,7 @@
 //! (ZOOKEEPER-4925). Source: `ZKDatabase.committedLog`, `LearnerHandler.syncFollower`.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use bytes::Bytes;
 
@@ -17,7 +18,8 @@ use crate::types::Zxid;
 
 /// Transactions kept at least, whatever their size, unless `commitLogCount` asks for more.
 pub const COMMITTED_LOG_COUNT_MIN: usize = 500;
-/// Beyond that count, the oldest are forgotten when all take more than this.
+/// Beyond that count, the oldest are forgotten when all take more than this, unless `ringkeeper.committedLogBytes` says
+/// otherwise.
 pub const COMMITTED_LOG_BYTES_MAX: usize = 64 << 20;
 
 /// How much is kept.
@@ -64,6 +66,17 @@ pub enum Plan {
     },
     /// It gets everything.
     Snap,
+}
+
+impl fmt::Display for Plan {
+    /// As an operator reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Plan::Diff { .. } => write!(f, "DIFF"),
+            Plan::Trunc { to, .. } => write!(f, "TRUNC to {to}"),
+            Plan::Snap => write!(f, "SNAP"),
+        }
+    }
 }
 
 impl History {

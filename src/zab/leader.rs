@@ -270,6 +270,12 @@ impl Leader {
         (serving.count() - observers, observers)
     }
 
+    /// The observers among them.
+    pub fn observers(&self) -> Vec<(ServerId, LinkId)> {
+        let serving = self.learners.iter().filter(|(_, learner)| learner.stage == Stage::Serving && learner.observer);
+        serving.map(|(link, learner)| (learner.sid, *link)).collect()
+    }
+
     /// Followers among them that do not vote.
     pub fn non_voting(&self) -> usize {
         let is_one = |learner: &&Learner| {
@@ -388,9 +394,10 @@ impl Leader {
     }
 
     /// Proposes transactions, in order.
-    pub fn propose(&mut self, now: Instant, proposals: impl IntoIterator<Item = (Zxid, Bytes)>, out: &mut Out) {
-        let mut packets = Vec::new();
-        for (zxid, payload) in proposals {
+    pub fn propose(&mut self, now: Instant, proposals: &[(Zxid, Bytes)], out: &mut Out) {
+        let payloads: usize = proposals.iter().map(|(_, payload)| payload.len()).sum();
+        let mut packets = Vec::with_capacity(payloads + proposals.len() * quorum::PACKET_BYTES_MIN);
+        for (zxid, payload) in proposals.iter().cloned() {
             assert!(zxid > self.last_proposed, "{zxid} is proposed after {}", self.last_proposed);
             quorum::put(&mut packets, PacketKind::Proposal, zxid, Some(&payload), &[]);
             let bytes = payload.len();
@@ -686,6 +693,10 @@ impl Leader {
             return Err(format!("it knows a newer configuration, version {:x}", info.config_version));
         }
         let sid = ServerId(info.sid);
+        if sid == self.settings.id {
+            // Its acknowledgements would count as this server's own.
+            return Err("it has the id of this server: is myid the same on two servers?".to_owned());
+        }
         let observer = packet.kind == PacketKind::ObserverInfo;
         // The same server again: its old connection is of no use any more.
         let old: Vec<LinkId> = self.learners.iter().filter(|(_, old)| old.sid == sid).map(|(link, _)| *link).collect();
@@ -810,7 +821,7 @@ impl Leader {
         let Past { history, visible } = past;
         let plan = history.plan(last);
         tracing::info!(
-            "Synchronizing with Learner sid: {} peerLastZxid={last} lastProcessedZxid={newest}: {plan:?}",
+            "Synchronizing with Learner sid: {} peerLastZxid={last} lastProcessedZxid={newest}: {plan}",
             sid.0
         );
         let mut packets = Vec::new();

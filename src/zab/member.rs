@@ -106,6 +106,12 @@ impl fmt::Display for Host {
     }
 }
 
+/// Whether it can be a host. With anything but printed ASCII the files that keep an ensemble's configuration would say something
+/// else when they are read again: they are Latin-1 with Java's escapes.
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+}
+
 /// A host with a TCP port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostPort {
@@ -119,7 +125,7 @@ impl HostPort {
     /// Reads `host:port`, with an IPv6 address in brackets.
     pub fn parse(text: &str) -> Option<HostPort> {
         match split_address(text)?.as_slice() {
-            [host, port] if !host.is_empty() => Some(HostPort { host: Host::new(host), port: port.parse().ok()? }),
+            [host, port] if is_host(host) => Some(HostPort { host: Host::new(host), port: port.parse().ok()? }),
             _ => None,
         }
     }
@@ -185,7 +191,7 @@ impl Member {
             None | Some("") => None,
             Some(text) => Some(match split_address(text).ok_or_else(wrong_form)?.as_slice() {
                 [at] => HostPort { host: Host::new("0.0.0.0"), port: port(key, at)? },
-                [host, at] if !host.is_empty() => HostPort { host: Host::new(host), port: port(key, at)? },
+                [host, at] if is_host(host) => HostPort { host: Host::new(host), port: port(key, at)? },
                 _ => return Err(wrong_form()),
             }),
         };
@@ -198,7 +204,7 @@ impl Member {
                 [host, quorum, election, word] => (host, quorum, election, Some(*word)),
                 _ => return Err(wrong_form()),
             };
-            if host.is_empty() {
+            if !is_host(host) {
                 return Err(wrong_form());
             }
             let peer_port = |text: &str| match text.parse::<i64>() {
@@ -334,5 +340,16 @@ mod tests {
         assert_eq!(parsed("[::1]:3888").as_deref(), Some("[0:0:0:0:0:0:0:1]:3888"));
         assert_eq!(parsed("h:3888").as_deref(), Some("h:3888"));
         assert_eq!((parsed("h"), parsed(":1"), parsed("h:99999"), parsed("h:1:2")), (None, None, None, None));
+    }
+
+    /// Found by fuzzing: what was kept of such a configuration was another one when it was read again.
+    #[test]
+    fn hosts_that_no_file_can_keep_are_refused() {
+        for host in ["\u{e9}", "h\n", "h h", "h\\", "\u{3}"] {
+            assert_eq!(HostPort::parse(&format!("{host}:1")), None, "{host:?}");
+            for line in [format!("{host}:1:2"), format!("h:1:2;{host}:3")] {
+                assert!(Member::parse("server.1", &line).is_err(), "{line:?}");
+            }
+        }
     }
 }

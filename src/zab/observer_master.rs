@@ -79,8 +79,9 @@ impl ObserverMaster {
     }
 
     /// Observers that serve.
-    pub fn serving(&self) -> usize {
-        self.observers.values().filter(|observer| observer.stage == Stage::Serving).count()
+    pub fn serving(&self) -> Vec<(ServerId, LinkId)> {
+        let serving = self.observers.iter().filter(|(_, observer)| observer.stage == Stage::Serving);
+        serving.map(|(link, observer)| (observer.sid, *link)).collect()
     }
 
     /// All links, to be closed when the role ends.
@@ -254,9 +255,7 @@ impl ObserverMaster {
         (observer.stage, observer.deadline) = (Stage::Syncing, deadline);
         let (newest, plan) = (source.history.newest(), source.history.plan(last));
         let sid = observer.sid;
-        tracing::info!(
-            "Synchronizing with Learner sid: {sid} peerLastZxid={last} lastProcessedZxid={newest}: {plan:?}"
-        );
+        tracing::info!("Synchronizing with Learner sid: {sid} peerLastZxid={last} lastProcessedZxid={newest}: {plan}");
         let mut packets = Vec::new();
         let from = match plan {
             Plan::Diff { from } => {

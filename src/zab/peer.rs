@@ -164,6 +164,8 @@ struct Leading {
     first_session: SessionId,
     /// Who agreed with the election and has not looked for another leader since. Of no interest once it is established.
     supporters: BTreeSet<ServerId>,
+    /// Set once its epoch has room for no more: it goes on with what it has accepted, until then at most.
+    full_until: Option<Instant>,
 }
 
 enum LeaderState {
@@ -210,7 +212,7 @@ pub struct Peer {
     role: Role,
     /// Who leads by a reconfiguration and its zxid, until this server is settled.
     appointed: Option<(ServerId, Zxid)>,
-    /// How many of [`Effect::Configure`] are under way.
+    /// How many of [`Effect::Configure`] are under way. Nothing is logged meanwhile.
     unconfigured: usize,
     /// What else became durable meanwhile: nothing is acknowledged that a configuration has to do with before that is durable.
     held: Vec<Event>,
@@ -232,6 +234,9 @@ pub struct Peer {
     leaving: Option<Leaving>,
     /// Everything in the log is known to be committed, since the last role ended.
     all_committed: bool,
+    /// A leader's digest was another than this server's tree has. The log is not in doubt: it has what the leader sent, with the
+    /// leader's digests. So no snapshot of this tree is to stand in for it, and the next start will find out which is right.
+    diverged: bool,
     throttle: ConnectionThrottle,
     counts: Counts,
     times: Times,
@@ -278,6 +283,7 @@ impl Peer {
             successor: None,
             leaving: None,
             all_committed: false,
+            diverged: false,
             throttle: ConnectionThrottle::new(ordering.throttle, Instant::default(), settings.observing.seed),
             counts: Counts::default(),
             times: Times::default(),
@@ -343,7 +349,7 @@ impl Peer {
                 if matches!(self.role, Role::Following(_)) {
                     self.end_role("the history on disk is of no use");
                 }
-                self.disk_at_work = false;
+                (self.disk_at_work, self.diverged) = (false, false);
                 (self.appended, self.durable, self.in_doubt) = (Zxid::ZERO, Zxid::ZERO, true);
                 self.appointed = None;
                 self.history = History::new(Zxid::ZERO, self.settings.history);
@@ -380,7 +386,27 @@ impl Peer {
         if let Some(Leaving::Draining { until }) = self.leaving {
             self.leave_if_drained(now >= until);
         }
-        std::mem::take(&mut self.output)
+        self.make_room_if_drained(now);
+        let mut output = std::mem::take(&mut self.output);
+        if self.unconfigured > 0 {
+            // Who has the transaction in its log that brings a configuration knows it, whenever it ends: else it could lead,
+            // commit the transaction, and go on with the configuration before.
+            self.output.log = std::mem::take(&mut output.log);
+        }
+        output
+    }
+
+    /// Takes back a batch that nobody looks at any more: its memory serves for the next.
+    pub fn reuse(&mut self, batch: CommitBatch) {
+        match &mut self.role {
+            Role::Leading(leading) => {
+                if let LeaderState::Ordering(pipeline) = &mut leading.state {
+                    pipeline.reuse(batch);
+                }
+            }
+            Role::Following(following) => following.replica.reuse(batch),
+            _ => {}
+        }
     }
 
     fn pump_role(&mut self, now: Instant) {
@@ -388,7 +414,7 @@ impl Peer {
             Role::Leading(_) => self.pump_leading(now),
             Role::Following(following) => {
                 let Following { learner, replica, observers, .. } = following.as_mut();
-                self.counts.digest_mismatches += replica.take_digest_mismatches();
+                self.diverged |= self.counts.note_mismatches(replica.take_digest_mismatches());
                 if learner.is_established() {
                     let batch = replica.take_batch();
                     let mode = if learner.is_observer() { Mode::Observing } else { Mode::Following };
@@ -452,6 +478,13 @@ impl Peer {
         })
     }
 
+    /// Up to where its state may be kept in a snapshot: committed, and durable in its own log. A quorum may commit what this
+    /// server's disk is still to take, and a snapshot of that, if it cannot be read one day, leaves a gap in the log behind the
+    /// one before it. `None` also while its tree is known to differ from a leader's.
+    pub fn safe(&self) -> Option<Zxid> {
+        self.state().filter(|_| !self.diverged).map(|(_, committed)| committed.min(self.durable))
+    }
+
     /// Sessions that only this server knows.
     pub fn local_sessions(&self) -> usize {
         match &self.role {
@@ -490,7 +523,7 @@ impl Peer {
     }
 
     /// Observers that it serves as a follower, if followers serve them.
-    pub fn observers(&self) -> Option<usize> {
+    pub fn observers(&self) -> Option<Vec<(ServerId, LinkId)>> {
         match &self.role {
             Role::Following(following) => following.observers.as_ref().map(ObserverMaster::serving),
             _ => None,
@@ -513,7 +546,7 @@ impl Peer {
     }
 
     fn on_ask(&mut self, now: Instant, wall: WallMs, ask: Ask) {
-        if self.leaving.is_some() {
+        if self.is_draining() {
             return;
         }
         if let Ask::OpenSession { cnxn, .. } | Ask::Attach { cnxn, .. } = &ask
@@ -603,6 +636,7 @@ impl Peer {
             since: now,
             first_session,
             supporters,
+            full_until: None,
         }));
         self.after_leader(now, wall, out);
     }
@@ -653,7 +687,7 @@ impl Peer {
     }
 
     fn on_reloaded(&mut self, now: Instant, data_tree: DataTree) {
-        self.disk_at_work = false;
+        (self.disk_at_work, self.diverged) = (false, false);
         self.appended = data_tree.tree().zxid();
         self.durable = self.appended;
         match &self.role {
@@ -670,8 +704,7 @@ impl Peer {
     }
 
     fn on_installed(&mut self) {
-        self.disk_at_work = false;
-        self.in_doubt = false;
+        (self.disk_at_work, self.in_doubt, self.diverged) = (false, false, false);
         if let Some((data_tree, _)) = self.state() {
             self.appended = data_tree.tree().zxid();
             self.durable = self.appended;

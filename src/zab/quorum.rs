@@ -344,6 +344,11 @@ impl QuorumView {
         let pending = self.pending();
         self.current.contains_quorum(servers) && pending.is_none_or(|pending| pending.contains_quorum(servers))
     }
+
+    /// Whether these servers are a quorum of the configuration in force or of the pending one.
+    pub fn contains_quorum_of_either(&self, servers: &BTreeSet<ServerId>) -> bool {
+        self.current.contains_quorum(servers) || self.last_seen.contains_quorum(servers)
+    }
 }
 
 #[cfg(test)]

@@ -71,6 +71,9 @@ fn the_bytes_of_a_dialling_server() {
     two.look(0x1_0000_0002, 1);
     let mut peer = RawPeer::over(listener.accept().expect("it dials").0);
     let mut hello = vec![0; 20 + format!("127.0.0.1:{}", ensemble.election_ports[1]).len()];
+    let mut seen = [0; 1000];
+    let first = peer.stream.peek(&mut seen).expect("it says who it is");
+    assert!(first >= hello.len(), "Apache reads once, and wants all of it then: {first} bytes");
     peer.stream.read_exact(&mut hello).expect("it says who it is");
     let expected = Hello {
         version: HelloVersion::V1,

@@ -17,6 +17,8 @@ const SYNC_TICKS: u64 = 4;
 /// What the ensemble may take to serve again after the last fault is over: an election, a synchronization, on a machine that
 /// does other things as well.
 pub const RECOVERY_MAX: Duration = Duration::from_secs(60);
+/// What one look at the servers may take of that: what takes longer is this process that does not run.
+const LOOK_MAX: Duration = Duration::from_secs(20);
 /// A server that does not answer within this time is taken for one that does not serve.
 const WORD_MAX: Duration = Duration::from_secs(2);
 
@@ -30,8 +32,8 @@ pub struct Cluster {
     pub servers: Vec<Server>,
     /// `None` if all are on loopback.
     pub network: Option<Network>,
-    /// The election and quorum ports stay ours while this lives.
-    _ports: Vec<Port>,
+    /// The quorum and the election port of each server, which stay ours while this lives.
+    ports: Vec<Port>,
 }
 
 impl Cluster {
@@ -71,11 +73,16 @@ impl Cluster {
             placed.dir.write("data/myid", &format!("{server}\n"));
             placed
         });
-        Cluster { servers: servers.collect(), network, _ports: ports }
+        Cluster { servers: servers.collect(), network, ports }
     }
 
     pub fn addresses(&self) -> Vec<String> {
         self.servers.iter().map(Server::address).collect()
+    }
+
+    /// Where a server listens for learners while it leads.
+    pub fn learner_port(&self, index: usize) -> u16 {
+        self.ports[2 * index].number
     }
 
     /// What a server says that it is; `None` if it does not serve. Fails the test if it has ended.
@@ -127,13 +134,16 @@ impl Cluster {
     /// Waits until `look` finds something, as long as an ensemble may take to recover.
     #[track_caller]
     pub fn wait_for<T>(&mut self, what: &str, mut look: impl FnMut(&mut Cluster) -> Option<T>) -> T {
-        let begin = Instant::now();
+        let (mut waited, mut last) = (Duration::ZERO, Instant::now());
         loop {
             if let Some(found) = look(self) {
                 return found;
             }
-            assert!(begin.elapsed() < RECOVERY_MAX, "waited {RECOVERY_MAX:?} for {what}");
+            assert!(waited < RECOVERY_MAX, "waited {RECOVERY_MAX:?} for {what}");
             std::thread::sleep(Duration::from_millis(10));
+            // While this process was stopped as a whole, nobody recovered.
+            waited += last.elapsed().min(LOOK_MAX);
+            last = Instant::now();
         }
     }
 

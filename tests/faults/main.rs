@@ -12,11 +12,14 @@
 //! faults; what the machine makes of it differs from run to run.
 
 mod checker;
+mod clock;
 mod cluster;
 mod damage;
 mod disk;
 mod files;
+mod guests;
 mod history;
+mod learners;
 mod network;
 mod power;
 mod processes;

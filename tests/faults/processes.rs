@@ -1,10 +1,13 @@
 //! Killed and paused servers, and networks that are cut: what was acknowledged stays, histories hold, and the ensemble serves
 //! again by itself.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cluster::Cluster;
+use super::network::Network;
 use super::support::*;
 use super::workload::{Load, SESSION_MS};
 
@@ -46,7 +49,7 @@ fn wait_until_silent(cluster: &mut Cluster, index: usize) {
 }
 
 #[test]
-#[ignore = "needs root; part of the suite `faults`"]
+#[ignore = "needs root; part of the suite `processes`"]
 fn a_leader_that_is_cut_off_gives_up_and_follows_later() {
     check(|cluster, leader, load| {
         cluster.network.as_ref().expect("it has networks").isolate(leader + 1);
@@ -59,7 +62,7 @@ fn a_leader_that_is_cut_off_gives_up_and_follows_later() {
 
 /// It would go on pinging its followers for ever if it did not notice that nobody answers.
 #[test]
-#[ignore = "needs root; part of the suite `faults`"]
+#[ignore = "needs root; part of the suite `processes`"]
 fn a_leader_that_hears_nobody_gives_up() {
     check(|cluster, leader, load| {
         let rest = cluster.others(leader);
@@ -72,7 +75,7 @@ fn a_leader_that_hears_nobody_gives_up() {
 
 /// It hears its followers well, and must not take that for being followed.
 #[test]
-#[ignore = "needs root; part of the suite `faults`"]
+#[ignore = "needs root; part of the suite `processes`"]
 fn a_leader_that_nobody_hears_is_replaced() {
     check(|cluster, leader, load| {
         let rest = cluster.others(leader);
@@ -84,7 +87,7 @@ fn a_leader_that_nobody_hears_is_replaced() {
 }
 
 #[test]
-#[ignore = "needs root; part of the suite `faults`"]
+#[ignore = "needs root; part of the suite `processes`"]
 fn a_follower_that_cannot_reach_the_leader_harms_nobody() {
     for leader_is_deaf in [false, true] {
         check(|cluster, leader, load| {
@@ -102,7 +105,7 @@ fn a_follower_that_cannot_reach_the_leader_harms_nobody() {
 }
 
 #[test]
-#[ignore = "needs root; part of the suite `faults`"]
+#[ignore = "needs root; part of the suite `processes`"]
 fn a_pause_that_is_shorter_than_the_sessions_costs_none() {
     let mut random = Random::from_environment();
     let mut cluster = Cluster::run_in_networks(3, SETTINGS);
@@ -122,7 +125,7 @@ fn a_pause_that_is_shorter_than_the_sessions_costs_none() {
 
 /// A leader that was away for so long believes at first that it still leads, and that all sessions have timed out.
 #[test]
-#[ignore = "needs root; part of the suite `faults`"]
+#[ignore = "needs root; part of the suite `processes`"]
 fn a_leader_that_was_paused_for_longer_than_the_sessions_ends_none_of_them() {
     let mut random = Random::from_environment();
     let mut cluster = Cluster::run_in_networks(3, SETTINGS);
@@ -144,7 +147,7 @@ fn a_leader_that_was_paused_for_longer_than_the_sessions_ends_none_of_them() {
 
 /// One thing after the other, and now and then the next before the last is over.
 #[test]
-#[ignore = "needs root; part of the suite `faults`"]
+#[ignore = "needs root; part of the suite `processes`"]
 fn histories_hold_under_mixed_faults() {
     let mut random = Random::from_environment();
     let mut cluster = Cluster::run_in_networks(3, SETTINGS);
@@ -219,5 +222,75 @@ pub fn one_fault(cluster: &mut Cluster, random: &mut Random, spared: usize) -> S
             thread::sleep(pause);
             format!("server {} cut off for {pause:?}", server + 1)
         }
+    }
+}
+
+/// What names stand for in the namespaces of a network: `ip netns exec` shows a process the `hosts` of its namespace.
+struct Names(Vec<PathBuf>);
+
+impl Names {
+    fn new(network: &Network, count: usize) -> Names {
+        let dirs: Vec<_> = (1..=count).map(|server| Path::new("/etc/netns").join(network.namespace(server))).collect();
+        dirs.iter().for_each(|dir| fs::create_dir_all(dir).expect("as root it can be made"));
+        Names(dirs)
+    }
+
+    /// From here on a server knows itself, and the other by this address if there is one.
+    fn tell(&self, network: &Network, server: usize, other: usize, address: Option<&str>) {
+        let mut text = format!("{} {}\n", network.host(server), name(server));
+        text += &address.map_or(String::new(), |address| format!("{address} {}\n", name(other)));
+        // In place: the file is mounted.
+        fs::write(self.0[server - 1].join("hosts"), text).expect("as root it can be written");
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|dir| drop(fs::remove_dir_all(dir)));
+    }
+}
+
+/// A name that no resolver knows (RFC 6761).
+fn name(server: usize) -> String {
+    format!("ringkeeper-{server}.invalid")
+}
+
+/// Two servers that at first do not find each other's names, then find them at the wrong address, and then at the right one.
+#[test]
+#[ignore = "needs root; part of the suite `processes`"]
+fn names_are_looked_up_at_each_attempt() {
+    let network = Network::new(2);
+    let names = Names::new(&network, 2);
+    let ports: Vec<Port> = (0..4).map(|_| Port::free()).collect();
+    let mut lines = "tickTime=500\ninitLimit=20\nsyncLimit=4\n".to_owned();
+    for server in 1..=2 {
+        let [quorum, election] = [ports[2 * server - 2].number, ports[2 * server - 1].number];
+        lines += &format!("server.{server}={}:{quorum}:{election}\n", name(server));
+    }
+    let mut servers: Vec<Server> = (1..=2)
+        .map(|server| {
+            names.tell(&network, server, 3 - server, None);
+            let placed = Server::place(&network.host(server), Some(network.namespace(server)), &lines);
+            fs::create_dir_all(placed.dir.path().join("data")).expect("it can be made");
+            placed.dir.write("data/myid", &format!("{server}\n"));
+            placed
+        })
+        .collect();
+    servers.iter_mut().for_each(Server::spawn);
+    let each_says = |servers: &[Server], what: fn(&str, &str) -> bool| {
+        for (server, other) in [(1, 2), (2, 1)] {
+            wait_for("a failed attempt", || {
+                let printed = servers[server - 1].printed();
+                let failed = |line: &str| line.contains("Cannot open channel to") && what(line, &name(other));
+                printed.lines().any(failed).then_some(())
+            });
+        }
+    };
+    each_says(&servers, |line, other| line.contains(other) && !line.contains("refused"));
+    (1..=2).for_each(|server| names.tell(&network, server, 3 - server, Some("127.0.0.77")));
+    each_says(&servers, |line, other| line.contains(other) && line.contains("(127.0.0.77)"));
+    (1..=2).for_each(|server| names.tell(&network, server, 3 - server, Some(&network.host(3 - server))));
+    for server in &servers {
+        wait_for("an ensemble", || try_ask(&server.address(), "srvr")?.contains("Mode: ").then_some(()));
     }
 }

@@ -377,13 +377,14 @@ impl Worker {
 }
 
 /// A connection on which nothing is waited for for long, and no loss of which is an error of the test.
-struct Connection {
-    stream: TcpStream,
+pub struct Connection {
+    pub stream: TcpStream,
     xid: i32,
 }
 
 impl Connection {
-    fn open(address: SocketAddr, request: &ConnectRequest) -> io::Result<(Connection, ConnectResponse)> {
+    /// Connects, and takes the answer to the handshake, whatever it is.
+    pub fn open(address: SocketAddr, request: &ConnectRequest) -> io::Result<(Connection, ConnectResponse)> {
         let stream = TcpStream::connect_timeout(&address, ANSWER_MAX)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
@@ -404,7 +405,8 @@ impl Connection {
         Ok(Reply { xid, zxid: zxid.0, err, body: r.rest().to_vec() })
     }
 
-    fn receive(&mut self) -> io::Result<Vec<u8>> {
+    /// The payload of the next frame.
+    pub fn receive(&mut self) -> io::Result<Vec<u8>> {
         let mut head = [0; 4];
         self.stream.read_exact(&mut head)?;
         let mut payload = vec![0; u32::from_be_bytes(head) as usize];

@@ -373,6 +373,42 @@ fn segments_are_used_again_and_the_log_stays_in_one_piece() {
         }
     }
     assert!(snapshot::list(&server.log_dir()).expect("it can be read").len() >= 3);
+    // Each start has begun another, and what a start finds is used again once it is covered.
+    assert!(segment_numbers(&server)[0] > 1, "{:?}", segment_numbers(&server));
+}
+
+fn segment_numbers(server: &Server) -> Vec<u64> {
+    segments::list(&server.log_dir()).expect("it can be listed").into_iter().map(|(number, _)| number).collect()
+}
+
+#[test]
+fn a_used_segment_is_not_forgotten_when_it_cannot_be_made_ready() {
+    let server = Server::run("ringkeeper.segmentBytes=1048576\nsnapCount=20\n");
+    let mut client = server.client();
+    client.call(&create("/a", None)).ok();
+    let data = vec![b'x'; 100_000];
+    // Such that used segments are there to be used again.
+    wait_for("the first segment to be used again", || {
+        client.call(&set("/a", Some(&data))).ok();
+        (segment_numbers(&server)[0] > 1).then_some(())
+    });
+    // A file cannot be renamed to a directory. The next segments may be under way already, this one is not.
+    let blocked = segment_numbers(&server).last().expect("there is one") + 4;
+    let obstacle = server.log_dir().join(format!("ringlog.{blocked:016x}.tmp"));
+    fs::create_dir(&obstacle).expect("it can be made");
+    // More than the segments before it hold: some wait.
+    let requests = vec![set("/a", Some(&data)); 70];
+    client.pipeline(&requests);
+    wait_for("a failure", || server.printed().contains("No log segment can be made ready").then_some(()));
+    fs::remove_dir(&obstacle).expect("it can be removed");
+    for _ in &requests {
+        client.next_reply().ok();
+    }
+    assert!(server.printed().contains("The log has room again"));
+    wait_for("all to be used again", || {
+        client.call(&set("/a", Some(&data))).ok();
+        (segment_numbers(&server)[0] > blocked).then_some(())
+    });
 }
 
 #[test]
@@ -786,6 +822,9 @@ fn a_lost_block_before_the_end_stops_the_start() {
 
 // ---- Disks that refuse -----------------------------------------------------------------------------------------------
 
+/// Writes beyond the limit of a file's size are refused, rather than end the process.
+const BEYOND_FILE_SIZE_LIMIT: &str = "trap '' XFSZ";
+
 /// Lets the running server write no file beyond that size; `None` lifts the limit.
 fn limit_file_size(server: &Server, bytes: Option<u64>) {
     let limit = Rlimit { current: bytes, maximum: None };
@@ -795,7 +834,7 @@ fn limit_file_size(server: &Server, bytes: Option<u64>) {
 #[test]
 fn a_failed_flush_stops_the_server_and_acknowledges_nothing_more() {
     let mut server = Server::new("");
-    server.survive_file_size_limit();
+    server.prelude = BEYOND_FILE_SIZE_LIMIT;
     server.start();
     let mut client = server.client();
     client.call(&create("/a", Some(b""))).ok();
@@ -866,7 +905,7 @@ impl Disk for SmallFileSystem {
 /// A server with two clients and three segments, on a disk that is full then. `/a` has version 15, and not one more
 /// write of 200 kB fits: five fit into a segment.
 fn server_on_full_disk(mut server: Server, disk: &impl Disk) -> (Server, Client, Client) {
-    server.survive_file_size_limit();
+    server.prelude = BEYOND_FILE_SIZE_LIMIT;
     server.start();
     let (mut client, reader) = (server.client(), server.client());
     client.call(&create("/a", Some(b""))).ok();

@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use ringkeeper::types::SessionId;
+use ringkeeper::proto::txn::{Txn, TxnHeader};
+use ringkeeper::storage::snapshot;
+use ringkeeper::storage::snapshot_format::SnapshotSource;
+use ringkeeper::types::{SessionId, WallMs};
 
 use super::support::*;
 
@@ -37,6 +40,11 @@ impl Ensemble {
             server
         });
         Ensemble { servers: servers.collect(), _ports: ports }
+    }
+
+    /// Servers that are laid out already, with the ports that they speak to each other on.
+    pub fn of(servers: Vec<Server>, ports: Vec<Port>) -> Ensemble {
+        Ensemble { servers, _ports: ports }
     }
 
     /// Starts all and waits until all serve.
@@ -227,6 +235,62 @@ fn damage_in_the_middle_of_a_log_is_healed_by_the_leader() {
     ensemble.wait_for_mode(hurt, "following", |mode| mode == "follower");
     assert!(ensemble.servers[hurt].printed().contains("is set aside in"), "it says so");
     ensemble.assert_everywhere("/n", Some(b"199"));
+}
+
+/// Whatever made them differ: here its snapshot was written anew with other data in it.
+#[test]
+fn a_follower_whose_tree_is_not_the_leaders_says_so_and_is_right_after_a_restart() {
+    const ALARM: &str = "Digests are not matching";
+    const NO_SNAPSHOT: &str = "so no snapshot is taken";
+    let mut ensemble = Ensemble::run(3, 0, "4lw.commands.whitelist=*\n");
+    let leader = ensemble.leader();
+    let wrong = (leader + 1) % 3;
+    ensemble.servers[leader].client().call(&create("/n", Some(b"right"))).ok();
+    ensemble.assert_everywhere("/n", Some(b"right"));
+    let dir = ensemble.servers[wrong].log_dir();
+    let stopped = (0..5).find_map(|_| {
+        ensemble.servers[wrong].stop();
+        if !ensemble.servers[wrong].printed().contains(NO_SNAPSHOT) {
+            return snapshot::load_newest(&dir, None).expect("it can be read");
+        }
+        // It was not told in time that everything is committed.
+        ensemble.servers[wrong].spawn();
+        ensemble.wait_for_mode(wrong, "following", |mode| mode == "follower");
+        None
+    });
+    let mut data_tree = stopped.expect("a stop leaves a snapshot").data_tree;
+    let header = TxnHeader { session: SessionId(1), cxid: 1, zxid: data_tree.tree().zxid(), time: WallMs(1) };
+    data_tree.apply(&header, &Txn::SetData { path: "/n".into(), data: Some(b"wrong"[..].into()), version: 1 });
+    snapshot::write(&dir, &SnapshotSource::of(&data_tree, true), |_| {}).expect("it can be written");
+
+    ensemble.servers[wrong].spawn();
+    ensemble.wait_for_mode(wrong, "following", |mode| mode == "follower");
+    let mut client = ensemble.servers[leader].client();
+    for i in 0..20 {
+        client.call(&create(&format!("/more{i}"), Some(b"x"))).ok();
+    }
+    assert_eq!(read_synced(&ensemble.servers[wrong], "/n").as_deref(), Some(&b"wrong"[..]));
+    let alarms = |ensemble: &Ensemble| -> Vec<usize> {
+        ensemble.servers.iter().map(|server| server.printed().matches(ALARM).count()).collect()
+    };
+    for (index, count) in alarms(&ensemble).into_iter().enumerate() {
+        // Once for each leader that it has had, of which there is one but on a bad day.
+        assert!(if index == wrong { (1..10).contains(&count) } else { count == 0 }, "{count} on server {}", index + 1);
+    }
+    let figures = ask(&ensemble.servers[wrong].address(), "mntr");
+    let counted = figures.lines().find_map(|line| line.strip_prefix("zk_digest_mismatches_count\t"));
+    assert!(counted.and_then(|count| count.parse().ok()).is_some_and(|count: u64| count >= 20), "{counted:?}");
+
+    // A snapshot of that tree would hide it from the next start.
+    ensemble.servers[wrong].stop();
+    assert!(ensemble.servers[wrong].printed().contains(NO_SNAPSHOT), "it leaves none");
+    ensemble.servers[wrong].spawn();
+    ensemble.wait_for_mode(wrong, "following", |mode| mode == "follower");
+    assert!(ensemble.servers[wrong].printed().contains("is set aside in"), "it says what was wrong");
+    ensemble.servers[leader].client().call(&create("/after", Some(b"x"))).ok();
+    ensemble.assert_everywhere("/n", Some(b"right"));
+    ensemble.assert_everywhere("/after", Some(b"x"));
+    assert_eq!(alarms(&ensemble), [0; 3]);
 }
 
 #[test]

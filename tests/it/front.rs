@@ -1,7 +1,7 @@
 //! The command line as an operator uses it, and four-letter words.
 
 use std::fs;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -60,6 +60,26 @@ fn start_status_restart_and_stop() {
     check("stop", 0, &["STOPPED"]);
     assert_eq!(background.pid(), None);
     check("status", 1, &[]);
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_ends_no_server() {
+    let server = Server::new("");
+    let mut command = program();
+    command.arg("start-foreground").arg(server.config_path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = command.spawn().expect("the program can be run");
+    let logs = (process.stdout.take(), process.stderr.take());
+    let mode = || try_ask(&server.address(), "srvr").filter(|answer| answer.contains("Mode:"));
+    wait_for("the server to serve", mode);
+    drop(logs);
+    // Each connection is worth a line.
+    for _ in 0..3 {
+        server.client().call(&create_sequential("/line-")).ok();
+    }
+    assert!(process.try_wait().expect("it is our child").is_none());
+    let pid = Pid::from_raw(process.id() as i32).expect("a process has a number");
+    kill_process(pid, Signal::TERM).expect("it runs");
+    assert_eq!(process.wait().expect("it is our child").code(), Some(0));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::io::{Read, Write as _};
 use std::net::{TcpListener, TcpStream};
 
+use super::ensemble::Ensemble;
 use super::support::*;
 
 /// A server with an AdminServer on a port of its own choice, and that port.
@@ -33,6 +34,20 @@ pub fn asked(address: &str, request: &str) -> (String, String) {
 
 fn status(head: &str) -> &str {
     head.split(' ').nth(1).expect("a status")
+}
+
+#[test]
+fn the_observers_of_a_leader_are_named() {
+    let settings = "admin.enableServer=true\nadmin.serverAddress=127.0.0.1\nadmin.serverPort=0\n";
+    let mut ensemble = Ensemble::run(3, 1, settings);
+    let leader = ensemble.leader();
+    for index in [leader, (leader + 1) % 3] {
+        let admin = port_in(&ensemble.servers[index].printed(), "Started AdminServer on address 127.0.0.1, port ");
+        let (_, body) = asked(&admin, "GET /commands/observers");
+        let expected = if index == leader { [1, 1, 1] } else { [0, 0, 0] };
+        let counts = ["\"synced_observers\" : 1", "\"sid\" : 4", "\"remote_socket_address\" : \"/127.0.0.1:"];
+        assert_eq!(counts.map(|what| body.matches(what).count()), expected, "{body}");
+    }
 }
 
 #[test]

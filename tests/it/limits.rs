@@ -51,6 +51,32 @@ fn a_length_is_not_yet_memory() {
     client.assert_alive();
 }
 
+/// It takes as many clients as the limit that it may ask for leaves room for, and the next ones cost it nothing.
+#[test]
+fn clients_do_not_take_the_files_that_the_log_needs() {
+    const ROOM: usize = 150;
+    let mut server = Server::new("");
+    server.prelude = "ulimit -Sn 100; ulimit -Hn 278";
+    server.start();
+    let mut clients: Vec<Client> = Vec::new();
+    wait_for("room for the last", || {
+        // The question whether the server serves may still hold a place.
+        clients.extend(Client::connect_with(&server.address(), &new_session(30_000)));
+        (clients.len() == ROOM).then_some(())
+    });
+    for _ in 0..200 {
+        Wire::dial(&server.address()).assert_closed();
+    }
+    assert!(server.printed().contains("Too many connections for 278 open files"));
+    // More than the segments that were ready before.
+    clients[0].call(&create("/a", None)).ok();
+    for client in clients.iter_mut().take(50) {
+        client.call(&set("/a", Some(&[b'x'; 200_000]))).ok();
+    }
+    drop(clients.pop());
+    wait_for("room again", || Client::connect_with(&server.address(), &new_session(30_000)));
+}
+
 /// Times of a client that behaves, in ms: median, 99th part, longest.
 fn times_beside(client: &mut Client, count: usize) -> (f64, f64, f64) {
     let mut times: Vec<f64> = (0..count)

@@ -14,6 +14,7 @@ mod limits;
 mod members;
 mod observers;
 mod points;
+mod quorums;
 mod reconfig;
 mod scale;
 mod scripts;

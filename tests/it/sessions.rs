@@ -6,6 +6,7 @@ use ringkeeper::proto::client::ConnectRequest;
 use ringkeeper::proto::frame::JUTE_MAXBUFFER_DEFAULT;
 use ringkeeper::session::password;
 use ringkeeper::types::{SessionId, Zxid};
+use rustix::process::{Signal, kill_process};
 
 use super::support::*;
 
@@ -216,6 +217,25 @@ fn sessions_and_ephemerals_survive_a_restart() {
         assert_ne!(server.client().session, alive.session, "ids are not given out again");
         assert!(server.client().session.0 > closed.session.0);
     }
+}
+
+/// It has heard of nobody while it was stopped; who speaks then has its session, and who does not loses it a timeout later.
+#[test]
+fn a_server_that_was_stopped_asks_who_is_there_before_sessions_end() {
+    const TIMEOUT_MS: i32 = 3000;
+    let server = Server::run("tickTime=500\n");
+    let mut speaks = Client::connect_for(&server.address(), TIMEOUT_MS);
+    let mut silent = Client::connect_for(&server.address(), TIMEOUT_MS);
+    speaks.call(&create_ephemeral("/speaks")).ok();
+    silent.call(&create_ephemeral("/silent")).ok();
+    kill_process(server.pid(), Signal::STOP).expect("it runs");
+    std::thread::sleep(Duration::from_millis(2 * TIMEOUT_MS as u64));
+    kill_process(server.pid(), Signal::CONT).expect("it runs");
+    wait_for("the session of who is silent to end", || {
+        speaks.assert_alive();
+        (speaks.call(&exists("/silent", false)).err == -101).then_some(())
+    });
+    speaks.call(&exists("/speaks", false)).ok();
 }
 
 #[test]

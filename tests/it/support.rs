@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ringkeeper::jute::{Reader, Write};
 use ringkeeper::proto::client::{AclList, ConnectRequest, ConnectResponse, Password, ReplyHeader, Stat};
 use ringkeeper::proto::op::MultiHeader;
-use ringkeeper::types::{SessionId, Zxid};
+use ringkeeper::types::SessionId;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Whatever is waited for comes within this time, or the test fails.
@@ -171,8 +171,10 @@ pub struct Server {
     namespace: Option<String>,
     process: Option<Child>,
     starts: u32,
-    /// Writes beyond the limit of a file's size are refused, rather than end the process.
-    survives_file_size_limit: bool,
+    /// What a shell does before it becomes the server; none if it is empty.
+    pub prelude: &'static str,
+    /// What it finds in its environment besides what the test has there.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Server {
@@ -190,7 +192,8 @@ impl Server {
             namespace,
             process: None,
             starts: 0,
-            survives_file_size_limit: false,
+            prelude: "",
+            environment: Vec::new(),
         };
         server.configure(settings);
         server
@@ -206,7 +209,7 @@ impl Server {
     /// A server of the same configuration on a copy of this one's data, not started.
     pub fn copy(&self) -> Server {
         let mut copy = Server::new("");
-        copy.survives_file_size_limit = self.survives_file_size_limit;
+        copy.prelude = self.prelude;
         let ours = fs::read_to_string(self.config_path()).expect("written by new");
         let moved = ours
             .replace(&self.dir.path().display().to_string(), &copy.dir.path().display().to_string())
@@ -237,10 +240,6 @@ impl Server {
             .collect();
         text.push_str(settings);
         self.dir.write("zoo.cfg", &text);
-    }
-
-    pub fn survive_file_size_limit(&mut self) {
-        self.survives_file_size_limit = true;
     }
 
     pub fn config_path(&self) -> PathBuf {
@@ -279,9 +278,9 @@ impl Server {
         self.starts += 1;
         let out = File::create(self.out_path()).expect("its output can be kept");
         let err = out.try_clone().expect("a descriptor can be had");
-        let mut command = if self.survives_file_size_limit {
+        let mut command = if !self.prelude.is_empty() {
             let mut shell = Command::new("sh");
-            shell.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(program().get_program());
+            shell.args(["-c", &format!("{}; exec \"$@\"", self.prelude), "sh"]).arg(program().get_program());
             shell
         } else if let Some(namespace) = &self.namespace {
             // It becomes the program, so the process is ours.
@@ -292,6 +291,7 @@ impl Server {
             program()
         };
         command.arg("start-foreground").arg(self.config_path()).current_dir(self.dir.path());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(out).stderr(err);
         self.process = Some(command.spawn().expect("the program can be run"));
     }
@@ -535,13 +535,7 @@ pub fn framed(payload: &[u8]) -> Vec<u8> {
 
 /// A request for a new session, as the Java client sends it.
 pub fn new_session(timeout_ms: i32) -> ConnectRequest {
-    ConnectRequest {
-        last_zxid_seen: Zxid::ZERO,
-        timeout_ms,
-        session: SessionId::NONE,
-        password: vec![0; 16],
-        read_only: Some(false),
-    }
+    ConnectRequest::new_session(timeout_ms)
 }
 
 /// The payload of a connect request.

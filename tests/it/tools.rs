@@ -408,6 +408,16 @@ fn a_damaged_snapshot_is_found_at_every_length_and_byte() {
     fs::write(&file, &whole[..500]).unwrap();
     let said = ends_with(1, snapshot_tool(&["verify", text(&file)]));
     assert!(said.contains("DAMAGE: ") && said.contains("at byte 500: the file ends inside"), "{said}");
+    for (command, lines) in [("dump", 3..20), ("summary", 0..1)] {
+        let said = run(snapshot_tool(&[command, text(&file)]));
+        assert_eq!(
+            (said.code, said.err.contains("is damaged at byte 500")),
+            (Some(1), true),
+            "{command}: {}",
+            said.err
+        );
+        assert!(lines.contains(&said.out.lines().count()), "{command}: {}", said.out);
+    }
     let check = |why: &str| {
         for command in ["dump", "verify", "summary"] {
             let said = run(snapshot_tool(&[command, text(&file)]));

@@ -185,6 +185,24 @@ fn hash_remembers_some_digests() {
 }
 
 #[test]
+fn hash_is_the_same_on_all_servers_of_an_ensemble() {
+    let mut ensemble = Ensemble::run(3, 1, "4lw.commands.whitelist=*\n");
+    let leader = ensemble.leader();
+    let mut client = ensemble.servers[(leader + 1) % 3].client();
+    let zxid = (0..260).map(|i| client.call(&create(&format!("/n{i}"), None)).zxid).last().expect("some");
+    let newest = format!("{:x}: ", zxid / 128 * 128);
+    let told: BTreeSet<String> = ensemble
+        .servers
+        .iter()
+        .map(|server| {
+            wait_for("the newest digest", || Some(ask(&server.address(), "hash")).filter(|text| text.contains(&newest)))
+        })
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told.iter().all(|text| text.lines().count() >= 2), "{told:?}");
+}
+
+#[test]
 fn srst_starts_the_counters_anew() {
     everywhere_with_words(|place| {
         let mut client = place.client();

@@ -11,6 +11,7 @@ peers_source=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd "$peers_source/../.." && pwd)
 peers_dir=${PEERS_DIR:-$repo/target/peers}
 target=${CARGO_TARGET_DIR:-$repo/target}
+. "$peers_source/process.sh"
 
 mkdir -p "$target/tmp"
 directory=$(mktemp -d "$target/tmp/admin.XXXXXX")
@@ -26,17 +27,13 @@ trap at_exit EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# A port on which nobody listens, out of the range that outgoing connections are given.
-free_port() {
-    local port
-    while port=$((10000 + RANDOM % 20000)); (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
-    printf '%s\n' "$port"
-}
-
-left_port=$(free_port) left_admin=$(free_port)
+free_port && left_port=$port
+free_port && left_admin=$port
 "$peers_source/apache.sh" start --data "$directory/apache" --port "$left_port" --cfg admin.enableServer=true \
     --cfg admin.serverAddress=127.0.0.1 --cfg "admin.serverPort=$left_admin" >/dev/null
-right_port=$(free_port) right_admin=$(free_port) metrics=$(free_port)
+free_port && right_port=$port
+free_port && right_admin=$port
+free_port && metrics=$port
 # As apache.sh writes it, but for the ports.
 printf '%s\n' tickTime=2000 initLimit=10 syncLimit=5 "dataDir=$directory/data" "clientPort=$right_port" \
     clientPortAddress=127.0.0.1 maxClientCnxns=0 '4lw.commands.whitelist=*' admin.enableServer=true \

@@ -14,6 +14,7 @@ set -euo pipefail
 peers_source=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(cd "$peers_source/../.." && pwd)
 target=${CARGO_TARGET_DIR:-$repo/target}
+. "$peers_source/process.sh"
 runner=$target/debug/examples/differential
 # What the runner's own session authenticates with is super:admin.
 super=super:xQJmxLMiHGwaqBvst5y6rkB6HQs=
@@ -37,20 +38,14 @@ trap at_exit EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# A port on which nobody listens, out of the range that outgoing connections are given.
-free_port() {
-    local port
-    while port=$((10000 + RANDOM % 20000)); (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
-    printf '%s\n' "$port"
-}
 start_apache() {
     "$peers_source/apache.sh" start --data "$1" --port "$2" --heap 1g --cfg forceSync=no \
         --java "-Dzookeeper.DigestAuthenticationProvider.superDigest=$super" >/dev/null
 }
 
-left=127.0.0.1:$(free_port)
+free_port && left=127.0.0.1:$port
 start_apache "$directory/apache" "${left##*:}"
-address=127.0.0.1:$(free_port)
+free_port && address=127.0.0.1:$port
 if [ -n "${APACHE_AGAIN:-}" ]; then
     start_apache "$directory/again" "${address##*:}"
     right=apache

@@ -28,7 +28,7 @@ debian_packages=(
     libnetty-java libjetty9-java libslf4j-java libsnappy-java libdropwizard-metrics-java
     libcurator-client-java libcurator-framework-java libcurator-recipes-java
     junit4 junit5 libcommons-io-java libhamcrest-java
-    fio python3 python3-venv iproute2 e2fsprogs
+    fio python3 python3-venv iproute2 e2fsprogs libfaketime
 )
 
 # pyspark carries some 300 jars; these are the ones that an Apache server, its command line and

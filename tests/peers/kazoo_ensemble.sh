@@ -8,6 +8,7 @@ set -euo pipefail
 
 peers_source=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 target=${CARGO_TARGET_DIR:-$peers_source/../../target}
+. "$peers_source/process.sh"
 
 mkdir -p "$target/tmp"
 directory=$(mktemp -d "$target/tmp/kazoo.XXXXXX")
@@ -23,13 +24,6 @@ at_exit() {
 trap at_exit EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-
-# As in tests/run: out of the range of outgoing connections; and none twice.
-taken=' '
-free_port() {
-    while port=$((10000 + RANDOM % 20000)); [[ $taken == *" $port "* ]] || (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
-    taken+="$port "
-}
 
 lines=()
 for id in 1 2 3; do

@@ -32,3 +32,14 @@ wait_until_ended() {
         sleep 0.05
     done
 }
+
+# Sets port to one on which nobody listens, out of the range that outgoing connections are given. None is given twice to one
+# script: who asks may not have begun to listen.
+ports_given=' '
+free_port() {
+    while
+        port=$((10000 + RANDOM % 20000))
+        [[ $ports_given == *" $port "* ]] || (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null
+    do :; done
+    ports_given+="$port "
+}

@@ -211,7 +211,14 @@ impl Checker {
 
     /// A leader has made this transaction: was it the end of a session that lives?
     pub fn proposed(&mut self, server: usize, now_us: u64, tick_ms: u64, payload: &Bytes) {
-        let Ok(LoggedTxn { header, txn: Txn::CloseSession { .. }, .. }) = LoggedTxn::decode(payload) else { return };
+        let Ok(LoggedTxn { header, txn, .. }) = LoggedTxn::decode(payload) else { return };
+        if matches!(txn, Txn::Reconfig { .. }) {
+            // Whoever leaves may know of clients what nobody else does.
+            self.disturbed_us = now_us;
+        }
+        if !matches!(txn, Txn::CloseSession { .. }) {
+            return;
+        }
         if header.cxid != 0 {
             return;
         }

@@ -34,11 +34,13 @@ enum Op {
     Children { path: String, watch: bool },
     Sync,
     Close,
+    Reconfig { joining: Option<String>, leaving: Option<String> },
 }
 
 impl Op {
     fn is_write(&self) -> bool {
-        matches!(self, Op::Create { .. } | Op::Set { .. } | Op::Delete { .. } | Op::Multi(_) | Op::Close)
+        use Op::*;
+        matches!(self, Create { .. } | Set { .. } | Delete { .. } | Multi(_) | Close | Reconfig { .. })
     }
 
     fn code(&self) -> OpCode {
@@ -53,6 +55,7 @@ impl Op {
             Op::Children { .. } => OpCode::GetChildren2,
             Op::Sync => OpCode::Sync,
             Op::Close => OpCode::CloseSession,
+            Op::Reconfig { .. } => OpCode::Reconfig,
         }
     }
 
@@ -90,6 +93,12 @@ impl Op {
             }
             Op::Sync => out.put_string("/"),
             Op::Close => {}
+            Op::Reconfig { joining, leaving } => {
+                for text in [joining.as_ref(), leaving.as_ref(), None] {
+                    out.put_buffer(text.map(String::as_bytes));
+                }
+                out.put_long(-1);
+            }
         }
     }
 }
@@ -148,6 +157,8 @@ pub struct Client {
     pub silent: bool,
     values: u64,
     made: Vec<String>,
+    /// What it asks for next, whatever else it would.
+    wants: Option<Op>,
 }
 
 impl Client {
@@ -178,7 +189,25 @@ impl Client {
             silent: false,
             values: 0,
             made: Vec::new(),
+            wants: None,
         }
+    }
+
+    /// It is to have a server join, with a vote or without, or leave.
+    pub fn reconfigures(&mut self, change: Result<(usize, bool), usize>) {
+        let (joining, leaving) = match change {
+            Ok((server, votes)) => {
+                let (id, kind) = (server + 1, if votes { "participant" } else { "observer" });
+                (Some(format!("server.{id}=h{id}:1:2:{kind};h{id}:3")), None)
+            }
+            Err(server) => (None, Some((server + 1).to_string())),
+        };
+        self.wants = Some(Op::Reconfig { joining, leaving });
+    }
+
+    /// It is to leave the configuration alone.
+    pub fn keeps_members(&mut self) {
+        self.wants = None;
     }
 
     pub fn describe(&self) -> String {
@@ -260,7 +289,7 @@ impl World {
                 let closing = closing && client.chance.chance(80);
                 if now_us >= client.asks_at_us && !client.silent && !closing && client.pending.len() < depth {
                     client.asks_at_us = now_us + think_us / 2 + client.chance.below(think_us as usize + 1) as u64;
-                    let op = client.choose();
+                    let op = client.wants.take().unwrap_or_else(|| client.choose());
                     let xid = client.next_xid;
                     client.next_xid += 1;
                     let floor = self.checker.acknowledged;
@@ -540,6 +569,10 @@ impl World {
             }
             (Op::Delete { path, .. }, Txn::Delete { path: deleted, .. }) if **deleted == **path => Ok(()),
             (Op::Close, Txn::CloseSession { .. }) => Ok(()),
+            (Op::Reconfig { .. }, Txn::Reconfig { data, .. }) => {
+                let told = r.buffer().map_err(|error| error.to_string())?;
+                if told == data.as_deref() { Ok(()) } else { Err(format!("{data:?} is the configuration")) }
+            }
             (_, txn) => Err(format!("{txn:?}")),
         };
         if let Err(why) = told {
@@ -568,6 +601,9 @@ impl World {
                 node(path).is_some_and(|node| node.version != *version)
             }
             (Op::Delete { path, .. }, code::NOT_EMPTY) => node(path).is_some_and(|node| !node.children.is_empty()),
+            (Op::Reconfig { .. }, code::BAD_ARGUMENTS | code::NEW_CONFIG_NO_QUORUM | code::RECONFIG_IN_PROGRESS) => {
+                true
+            }
             (_, code::SESSION_EXPIRED | code::SESSION_MOVED) => true,
             _ => false,
         };

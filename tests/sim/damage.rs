@@ -13,13 +13,12 @@ use std::path::{Path, PathBuf};
 use ringkeeper::storage::format::BLOCK_BYTES;
 use ringkeeper::storage::{segments, snapshot};
 
+use crate::disk::SNAPSHOTS_COVERED;
 use crate::random::Random;
 
 /// So many flushes that ended well are behind a place before it is damaged. Each record says what was durable when it was made, and
 /// `ringkeeper.flushesInFlight` (4 at most) and the batch that fills up meanwhile were made earlier.
 const LATER_FLUSHES: usize = 8;
-/// Snapshots below which the log is kept: see `upkeep`.
-const SNAPSHOTS_COVERED: usize = 3;
 /// Places that are looked at before there is none to be damaged.
 const TRIES_MAX: usize = 20;
 
@@ -48,13 +47,9 @@ impl Health {
     }
 
     /// Whether a start may find the history damaged. Not if all that is hurt are snapshots: one that is whole is found, and the log
-    /// behind it is still there. But where a replacement of everything was under way, the start finishes it, and its snapshot is all
-    /// there is.
+    /// behind it is still there.
     pub fn may_be_lost(&self, dir: &Path) -> bool {
         let snapshots = snapshot::list(dir).unwrap_or_default();
-        if !self.snapshots.is_empty() && is_being_replaced(dir) {
-            return true;
-        }
         let mut kept = snapshots.iter().take(SNAPSHOTS_COVERED);
         let is_covered = kept.any(|snapshot| !self.snapshots.contains(&snapshot.path));
         self.elsewhere || !self.snapshots.is_empty() && !is_covered
@@ -109,12 +104,6 @@ impl Health {
             std::cmp::Ordering::Greater => 0,
         }
     }
-}
-
-/// Whether the marker of a replacement stands there (`storage::replace`).
-fn is_being_replaced(dir: &Path) -> bool {
-    let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.into_iter().any(|name| name.to_string_lossy().starts_with("replaced-by."))
 }
 
 /// Changes something in `place`, the beginning of `whole`: what, where, and the bytes that are there now.

@@ -16,7 +16,8 @@ use ringkeeper::storage::format::{BLOCK_BYTES, Link};
 use ringkeeper::storage::group_commit::Batch;
 use ringkeeper::storage::log::{Filled, Spare};
 use ringkeeper::storage::recovery::{self, Recovery};
-use ringkeeper::storage::{replace, segments};
+use ringkeeper::storage::replay::Replay;
+use ringkeeper::storage::{replace, segments, snapshot};
 use ringkeeper::tree::DataTree;
 use ringkeeper::types::Zxid;
 use ringkeeper::zab::effect::Epochs;
@@ -28,6 +29,8 @@ use crate::random::Random;
 
 /// What a device writes whole or not at all, at the least.
 const SECTOR_BYTES: usize = 512;
+/// See `shard::upkeep`.
+pub const SNAPSHOTS_COVERED: usize = 3;
 
 pub struct Disk {
     pub dir: PathBuf,
@@ -140,6 +143,27 @@ impl Disk {
             next_sequence: last + 1,
             snapshot,
             damage,
+        })
+    }
+
+    /// A snapshot that is kept and does not lead to this state, with the log behind it. What was hurt is not looked at.
+    pub fn parts_from(&self, zxid: Zxid, digest: u64) -> Option<String> {
+        if self.health.is_hurt() {
+            return None;
+        }
+        let kept = snapshot::list(&self.dir).expect("the scratch directory can be read");
+        kept.iter().take(SNAPSHOTS_COVERED).find_map(|file| {
+            let why = |error: StorageError| format!("from {} on the log cannot be read: {error}", file.zxid);
+            let mut replay = match snapshot::load(file) {
+                Ok(loaded) => Replay::on(loaded.data_tree),
+                Err(error) => return Some(why(error)),
+            };
+            if let Err(error) = segments::recover(&self.dir, &mut replay) {
+                return Some(why(error));
+            }
+            let tree = replay.data_tree.tree();
+            let differs = (tree.zxid(), tree.digest()) != (zxid, digest);
+            differs.then(|| format!("from {} on the log leads to {}, with another tree", file.zxid, tree.zxid()))
         })
     }
 

@@ -1,6 +1,7 @@
 //! What goes wrong, and when. The faults of each kind are drawn by themselves, so that leaving some out leaves the others as
 //! they were.
 
+use crate::client::Client;
 use crate::network::Host;
 use crate::random::Random;
 use crate::server::Server;
@@ -32,6 +33,8 @@ pub enum Fault {
     Resume(usize),
     Jump(usize, i64),
     Storm,
+    /// This client is to ask for another configuration.
+    Reconfig(usize),
     Blackout,
     Light,
     /// The leader of the moment is cut off from the other servers for so long, in µs; if the second says so, all clients with it.
@@ -86,6 +89,7 @@ impl World {
             "stops",
             "damages",
             "full",
+            "reconfigs",
         ];
         let hurt = self.hurt();
         for (kind, name) in kinds.into_iter().enumerate() {
@@ -118,6 +122,7 @@ impl World {
                     },
                     "pauses" => (Fault::Pause(server), Some(Fault::Resume(server))),
                     "jumps" => (Fault::Jump(server, r.below(7_200_000) as i64 - 3_600_000), None),
+                    "reconfigs" => (Fault::Reconfig(r.below(self.options.clients() as usize)), None),
                     "blackouts" => (Fault::Blackout, Some(Fault::Light)),
                     "isolations" => {
                         // About as long as it takes the others to elect another leader.
@@ -244,6 +249,7 @@ impl World {
                 self.isolate_leader(lasting_us, with_clients, slow_us);
             }
             Fault::Ambush(ambush) => self.ambushes.push(ambush),
+            Fault::Reconfig(client) => self.ask_for_reconfig(client),
             Fault::Storm => self.disconnect_clients(),
             Fault::Calm => self.calm_down(),
         }
@@ -293,6 +299,9 @@ impl World {
     /// The process ends. Its kernel says so to whoever is connected, if the host goes on.
     pub fn kill(&mut self, server: usize) {
         let Some(process) = &mut self.servers[server].process else { return };
+        let is_certain = !process.port.is_at_work() && !process.failed;
+        self.servers[server].held = is_certain.then_some(process.appended);
+        let Some(process) = &mut self.servers[server].process else { return };
         self.counts.crashes += 1;
         let flushing = std::mem::take(&mut process.flushing);
         for flush in flushing {
@@ -328,8 +337,21 @@ impl World {
         in_force
     }
 
+    /// Some server leaves the ensemble, joins it, or gets a vote or loses it.
+    fn ask_for_reconfig(&mut self, client: usize) {
+        let server = self.chance.below(self.servers.len());
+        let votes = self.chance.chance(50);
+        let change = match self.members().get(&server) {
+            Some(_) if self.chance.chance(50) => Err(server),
+            Some(was) => Ok((server, !was)),
+            None => Ok((server, votes)),
+        };
+        self.clients[client].reconfigures(change);
+    }
+
     fn calm_down(&mut self) {
         self.calm = true;
+        self.clients.iter_mut().for_each(Client::keeps_members);
         self.network.cuts.clear();
         self.slow_links.clear();
         self.ambushes.clear();

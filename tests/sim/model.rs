@@ -22,6 +22,9 @@ pub struct Node {
 
 /// Error codes of ZooKeeper that a reply may carry.
 pub mod code {
+    pub const BAD_ARGUMENTS: i32 = -8;
+    pub const NEW_CONFIG_NO_QUORUM: i32 = -13;
+    pub const RECONFIG_IN_PROGRESS: i32 = -14;
     pub const NO_NODE: i32 = -101;
     pub const BAD_VERSION: i32 = -103;
     pub const NODE_EXISTS: i32 = -110;
@@ -68,6 +71,11 @@ impl Model {
     pub fn at(&self, path: &str, zxid: Zxid) -> Option<&Node> {
         let past = self.paths.get(path)?;
         past[..past.partition_point(|(since, _)| *since <= zxid)].last()?.1.as_ref()
+    }
+
+    /// How many states of it there have been.
+    pub fn states(&self, path: &str) -> usize {
+        self.paths.get(path).map_or(0, Vec::len)
     }
 
     /// The first transaction behind `after` and up to `upto` that changed the znode: its data or whether it is there, or
@@ -170,6 +178,11 @@ impl Model {
                 let data = data.as_ref().map(|data| data.to_vec());
                 self.put(zxid, path, Some(Node { data, version: *version, mzxid: zxid, ..node }));
             }
+            Txn::Reconfig { path, data, version } => {
+                let Some(node) = self.now(path).cloned() else { return wrong("changes what is not there") };
+                let data = data.as_ref().map(|data| data.to_vec());
+                self.put(zxid, path, Some(Node { data, version: *version, mzxid: zxid, ..node }));
+            }
             Txn::Check { path, .. } if self.now(path).is_none() => return wrong("checks what is not there"),
             Txn::Check { .. } => {}
             _ => return wrong("is none of the kinds that were asked for"),
@@ -216,7 +229,7 @@ impl Model {
         }
     }
 
-    fn now(&self, path: &str) -> Option<&Node> {
+    pub fn now(&self, path: &str) -> Option<&Node> {
         self.paths.get(path)?.last()?.1.as_ref()
     }
 

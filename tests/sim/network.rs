@@ -82,6 +82,8 @@ pub struct Conn {
     pub pipes: [Pipe; 2],
     /// The kernel probes it (`shard/listener.rs`).
     pub probed: bool,
+    /// Who asked for it knows that it stands. What is sent to it before that waits in its socket.
+    pub answered: bool,
 }
 
 /// All connections, and what stands in their way.
@@ -103,7 +105,7 @@ impl Network {
     pub fn open(&mut self, hosts: [Host; 2], ends: [End; 2], probed: bool) -> ConnId {
         let id = self.next;
         self.next += 1;
-        self.conns.insert(id, Conn { hosts, ends, pipes: Default::default(), probed });
+        self.conns.insert(id, Conn { hosts, ends, pipes: Default::default(), probed, answered: false });
         id
     }
 
@@ -122,7 +124,7 @@ impl Network {
     /// Takes what arrives at the other end of `side` now; the second says when the next is due.
     pub fn take(&mut self, id: ConnId, side: usize, now_us: u64) -> (Option<Piece>, Option<u64>) {
         let Some(conn) = self.conns.get(&id) else { return (None, None) };
-        let blocked = self.is_blocked(conn.hosts[side], conn.hosts[1 - side]);
+        let blocked = self.is_blocked(conn.hosts[side], conn.hosts[1 - side]) || side == 1 && !conn.answered;
         let pipe = &mut self.conns.get_mut(&id).expect("looked up just now").pipes[side];
         pipe.due = false;
         if blocked || pipe.queue.front().is_none_or(|(at, _)| *at > now_us) {
@@ -132,6 +134,14 @@ impl Network {
         let next = pipe.queue.front().map(|(at, _)| (*at).max(now_us));
         pipe.due = next.is_some();
         (piece, next)
+    }
+
+    /// Whoever asked for a connection has it. Says whether something was sent to it already, and is to be delivered.
+    pub fn answered(&mut self, id: ConnId) -> bool {
+        let Some(conn) = self.conns.get_mut(&id) else { return false };
+        conn.answered = true;
+        let pipe = &mut conn.pipes[1];
+        !pipe.queue.is_empty() && !std::mem::replace(&mut pipe.due, true)
     }
 
     /// Pipes that hold something and that nobody looks at: what a cut held up.

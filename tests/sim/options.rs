@@ -62,12 +62,14 @@ options! {
     full: "Times that a server's disk has no room for another file.",
     purge: "Snapshots that are kept when older ones are purged (`autopurge.snapRetainCount`), or 0 for all.",
     slow_stands: "Of a hundred last stands, so many are followed by a time in which the disks of the others are slow.",
+    reconfigs: "Times that a client asks for another configuration of the ensemble.",
     damages: "Times that a server's files are damaged while it is down, always the same server's.",
 }
 
 /// Options that a failing run is tried with less of, and the least that makes sense.
 pub const SHRINKABLE: &[(&str, u64)] = &[
     ("damages", 0),
+    ("reconfigs", 0),
     ("stops", 0),
     ("full", 0),
     ("purge", 0),
@@ -164,6 +166,13 @@ impl Options {
             let count = if r.chance(35) { 1 + r.below(most) as u64 } else { 0 };
             set(name, count);
         }
+        let mut r_reconfigs = Random::new(seed ^ 0x7265_636f_6e66_6967);
+        if r_reconfigs.chance(25) && options.voters() > 2 {
+            // Of those that are left, nobody may have to begin anew.
+            options.set("damages", 0).expect("it is one of the names");
+            options.set("reconfigs", 1 + r_reconfigs.below(8) as u64).expect("it is one of the names");
+        }
+        let mut set = |name, value| options.set(name, value).expect("it is one of the names");
         set("purge", Random::new(seed ^ 0x7075_7267_6573_2e2e).pick(&[0, 3, 3]));
         set("slow_stands", Random::new(seed ^ 0x736c_6f77_7374_616e).pick(&[0, 50, 100]));
         (options, r)
@@ -174,7 +183,9 @@ impl Options {
     pub fn unhurried(seed: u64) -> Options {
         let (mut options, _) = Options::draw(seed);
         options.set("history", 1_000_000).expect("it is one of the names");
-        for name in ["isolations", "ambushes", "last_stands", "stalls", "stops", "full", "purge", "damages"] {
+        for name in
+            ["isolations", "ambushes", "last_stands", "stalls", "stops", "full", "purge", "damages", "reconfigs"]
+        {
             options.set(name, 0).expect("it is one of the names");
         }
         options
@@ -189,7 +200,7 @@ impl Options {
         {
             set(name, 0);
         }
-        for name in ["blackouts", "stops", "full", "damages"] {
+        for name in ["blackouts", "stops", "full", "damages", "reconfigs"] {
             set(name, 0);
         }
         set("voters", r.weighted(&[(3, 3), (1, 5)]));

@@ -42,10 +42,10 @@ struct Wire {
 }
 
 impl Elections {
-    pub fn new(id: usize, view: QuorumView) -> Elections {
+    pub fn new(id: usize, view: QuorumView, reconfig: bool) -> Elections {
         let id = ServerId(id as i64);
         Elections {
-            election: Election::new(id, view.clone(), Timing::default(), false),
+            election: Election::new(id, view.clone(), Timing::default(), reconfig),
             links: Links::new(id, view, false, 5_000),
             wires: BTreeMap::new(),
             next_wire: 0,
@@ -62,6 +62,11 @@ impl Elections {
 
     pub fn state(&self) -> ServerState {
         self.election.state()
+    }
+
+    /// Whether the election knows no newer configuration than this one.
+    pub fn is_news(&self, view: &QuorumView) -> bool {
+        view.current().version() >= self.election.view().current().version()
     }
 }
 
@@ -88,6 +93,7 @@ impl World {
                 Input::Election(event) => {
                     let mut effects = Vec::new();
                     process.elections.election.handle(now, event, &mut effects);
+                    let view = process.elections.election.view().clone();
                     for effect in effects {
                         match effect {
                             election::Effect::Send { to, notification } => {
@@ -100,7 +106,10 @@ impl World {
                                 reports.push(peer::Event::Elected(leader, supporters));
                             }
                             election::Effect::VoterLooks(voter) => reports.push(peer::Event::VoterLooks(voter)),
-                            election::Effect::Adopt(_) => {}
+                            election::Effect::Adopt(verifier) => {
+                                inputs.push_back(Input::Links(links::Event::View(view.clone())));
+                                reports.push(peer::Event::Adopted(verifier));
+                            }
                         }
                     }
                 }

@@ -1,6 +1,6 @@
 //! What `shard::learner_port` does: links between leaders and learners, and the server's disk beyond the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Buf as _, BytesMut};
 use ringkeeper::proto::quorum::{HandOver, Packet, PacketKind};
@@ -15,6 +15,7 @@ use ringkeeper::zab::effect::{Effect, Epochs, LinkId, MasterPort};
 use ringkeeper::zab::election;
 use ringkeeper::zab::links;
 use ringkeeper::zab::peer::Event;
+use ringkeeper::zab::quorum::QuorumView;
 
 use crate::faults::Moment;
 use crate::network::{ConnId, End, Port};
@@ -36,6 +37,8 @@ pub struct LearnerPort {
     /// What `Listen` asked for, if there was no `Unlisten` since.
     wants_to_listen: Option<MasterPort>,
     work: Option<Work>,
+    /// Configurations that are to be written down, the first of them now.
+    configs: VecDeque<QuorumView>,
 }
 
 /// One end of a link.
@@ -57,6 +60,13 @@ enum Work {
     SaveEpochs(Epochs),
     Reload(Option<Zxid>),
     Install(Box<SnapshotSource>),
+}
+
+impl LearnerPort {
+    /// Whether the disk is at something that a crash may leave done or not.
+    pub fn is_at_work(&self) -> bool {
+        self.work.is_some()
+    }
 }
 
 impl World {
@@ -97,12 +107,15 @@ impl World {
                 self.drive(server, Input::Election(election::Event::Appointed { leader, zxid }));
             }
             Effect::Configure(view) => {
-                self.drive(server, Input::Links(links::Event::View(view.clone())));
+                if self.process(server).is_some_and(|process| process.elections.is_news(&view)) {
+                    self.drive(server, Input::Links(links::Event::View(view.clone())));
+                }
                 self.drive(server, Input::Election(election::Event::View(view.clone())));
-                // It is on disk from here on: who belongs to the ensemble does not change in a run, only the version.
-                self.servers[server].config = Some(view);
-                let delay = self.soon_us();
-                self.wake_after(server, delay, Wake::Configured);
+                let Some(process) = self.process(server) else { return };
+                process.port.configs.push_back(view);
+                if process.port.configs.len() == 1 {
+                    self.write_config(server);
+                }
             }
             Effect::Dial(master, at) => self.dial_master(server, master.0 as usize - 1, at, 0),
             Effect::Listen(at) => {
@@ -332,8 +345,32 @@ impl World {
         }
     }
 
+    /// See `LearnerPort::keep_configs`.
+    fn write_config(&mut self, server: usize) {
+        let reconfigures = self.options.reconfigs() > 0;
+        let delay = if reconfigures { self.work_us() / 4 } else { self.soon_us() };
+        self.wake_after(server, delay, Wake::Configured);
+    }
+
+    pub fn config_written(&mut self, server: usize) {
+        let Some(process) = self.process(server) else { return };
+        let view = process.port.configs.pop_front().expect("it was being written");
+        let is_last = process.port.configs.is_empty();
+        self.servers[server].config = Some(view);
+        if !is_last {
+            self.write_config(server);
+        }
+        self.happened(server, [Event::Configured]);
+    }
+
     /// The crash comes when the work is partly done, or done before anybody knows.
     pub fn interrupt_work(&mut self, server: usize) {
+        let Some(process) = self.process(server) else { return };
+        if let Some(view) = process.port.configs.pop_front()
+            && self.chance.chance(50)
+        {
+            self.servers[server].config = Some(view);
+        }
         let Some(process) = self.process(server) else { return };
         let Some(work) = process.port.work.take() else { return };
         let steps = self.chance.below(16);
@@ -397,6 +434,7 @@ impl World {
                     .disk
                     .at_files(|| replace::set_aside(&dir, &dir))
                     .map_err(|error| error.to_string())?;
+                self.servers[server].disk.health.begins_anew();
                 self.keep_segments_ready(server);
                 Ok(Event::HistoryLost)
             }
@@ -411,6 +449,7 @@ impl World {
             .disk
             .at_files(|| replace::replace(&dir, &dir, source, Compression::None))
             .map_err(|error| error.to_string())?;
+        self.servers[server].disk.health.begins_anew();
         self.keep_segments_ready(server);
         Ok(())
     }
@@ -423,7 +462,6 @@ impl World {
         let flushes_max = process.log.flushes_max();
         process.log = Log::new(LogLink { zxid, ..LogLink::default() }, flushes_max);
         process.upkeep.forget_files();
-        self.servers[server].disk.health.begins_anew();
     }
 
     fn set_appended(&mut self, server: usize, zxid: Zxid) {

@@ -189,7 +189,7 @@ fn run_many(arguments: &Arguments) -> ExitCode {
 fn summary(runs: u64, counts: &Counts) -> String {
     format!(
         "{runs} runs, {:.1} simulated hours, {} crashes, {} stops, {} damages, {} of them found, {} leaders, \
-         {} snapshots sent, {} transactions, {} replies checked",
+         {} snapshots sent, {} configurations, {} transactions, {} replies checked",
         counts.simulated_ms as f64 / 3_600_000.0,
         counts.crashes,
         counts.stops,
@@ -197,6 +197,7 @@ fn summary(runs: u64, counts: &Counts) -> String {
         counts.set_aside,
         counts.elections,
         counts.snapshots_sent,
+        counts.reconfigs,
         counts.committed,
         counts.replies
     )
@@ -244,7 +245,8 @@ mod tests {
         let _alone = run::alone();
         let mut counts = Counts::default();
         for seed in 0..10 {
-            let options = Options::parse(&format!("seed={seed} voters=3 damages=4 stops=3")).expect("options");
+            let options =
+                Options::parse(&format!("seed={seed} voters=3 damages=4 stops=3 reconfigs=0")).expect("options");
             let outcome = run::run(&options, None);
             assert_eq!(outcome.failure, None, "{options}");
             counts.add(&outcome.counts);

@@ -19,7 +19,7 @@ use ringkeeper::zab::masters::Observing;
 use ringkeeper::zab::peer::{Event, Output, Peer};
 use ringkeeper::zab::quorum::QuorumView;
 
-use crate::disk::{Disk, Flush};
+use crate::disk::{Disk, Flush, Found};
 use crate::faults::Moment;
 use crate::network::{ConnId, End, Port};
 use crate::options::Options;
@@ -137,6 +137,8 @@ pub struct Server {
     pub paused: Option<Vec<Happening>>,
     /// What its clients may see.
     pub shown: Zxid,
+    /// Where the log ended when the last process did, unless it was being cut or replaced, or could not be.
+    pub held: Option<Zxid>,
 }
 
 impl Server {
@@ -154,6 +156,7 @@ impl Server {
             wall_offset_ms: 0,
             paused: None,
             shown: Zxid::ZERO,
+            held: None,
         }
     }
 
@@ -230,7 +233,7 @@ impl World {
             }
             Err(why) => return self.checker.violated("Recovery", format!("server {id} does not start: {why}")),
         };
-        if let Some(damage) = found.damage {
+        if let Some(damage) = &found.damage {
             note!(self, "{id} finds damage: {damage}");
             self.counts.set_aside += 1;
             if !may_be_lost {
@@ -238,6 +241,7 @@ impl World {
             }
         }
         let zxid = found.data_tree.tree().zxid();
+        self.looks_whole(server, &found);
         note!(self, "{id} starts at {zxid}, {:?}{}", found.epochs, if found.in_doubt { ", in doubt" } else { "" });
         let tree = found.data_tree.tree().clone();
         let settings = ringkeeper::zab::effect::Settings {
@@ -254,10 +258,10 @@ impl World {
                 election_delay_ms: self.options.tick_ms() / 2,
                 seed: self.options.seed ^ (u64::from(self.servers[server].incarnation) << 8 | id as u64),
             },
-            reconfig: false,
+            reconfig: self.options.reconfigs() > 0,
         };
         let ordering = ringkeeper::zab::peer::Ordering {
-            rules: RULES,
+            rules: rules(&self.options),
             containers: ringkeeper::request::containers::Settings::default(),
             digests: true,
             grace_ms: 2 * CLIENTS_TICK_US / 1000,
@@ -291,7 +295,7 @@ impl World {
             serving_changes: 0,
             appended: zxid,
             failed: false,
-            elections: Elections::new(id, view),
+            elections: Elections::new(id, view, self.options.reconfigs() > 0),
             port: LearnerPort::default(),
             upkeep: Upkeep::new(found.filled, found.next_sequence, found.snapshot, &self.options, &mut self.chance),
             started_us: self.now_us,
@@ -309,6 +313,21 @@ impl World {
             self.wake_after(server, phase, Wake::ClientsTick(shard));
         }
         self.keep_segments_ready(server);
+    }
+
+    /// Whether what a start has found is one history: nothing that was cut is back, and each snapshot that is kept leads to the same
+    /// state with what the log has behind it.
+    fn looks_whole(&mut self, server: usize, found: &Found) {
+        let tree = found.data_tree.tree();
+        let Server { held, disk, .. } = &self.servers[server];
+        let what = match held.filter(|held| *held < tree.zxid()) {
+            Some(held) => Some(format!("its log ended at {held}")),
+            None => disk.parts_from(tree.zxid(), tree.digest()),
+        };
+        if let Some(what) = what {
+            let what = format!("server {} starts at {}, and {what}", server + 1, tree.zxid());
+            self.checker.violated("Recovery", what);
+        }
     }
 
     pub fn wake_server(&mut self, server: usize, incarnation: u32, wake: Wake) {
@@ -345,7 +364,7 @@ impl World {
             Wake::Ring(alarm) => self.ring(server, alarm),
             Wake::Dial { master, at, attempt } => self.dial_master(server, master, at, attempt),
             Wake::LearnerPortOpen => self.learner_port_open(server),
-            Wake::Configured => self.happened(server, [Event::Configured]),
+            Wake::Configured => self.config_written(server),
             Wake::DiskDone => self.disk_done(server),
             Wake::SegmentReady => self.segment_ready(server),
             Wake::SnapshotWritten => self.snapshot_written(server),
@@ -727,6 +746,7 @@ impl World {
         self.start_flush(server);
         if let Some(durable) = durable {
             self.happened(server, [Event::Durable(durable)]);
+            self.look_for_snapshot(server);
         }
     }
 
@@ -777,7 +797,11 @@ impl World {
     }
 }
 
-const RULES: Rules = Rules { skip_acl: false, digest_scheme: true, enforce_quota: false, reconfig: false };
+/// Who reconfigures must be allowed to.
+fn rules(options: &Options) -> Rules {
+    let reconfig = options.reconfigs() > 0;
+    Rules { skip_acl: reconfig, digest_scheme: true, enforce_quota: false, reconfig }
+}
 
 fn shard_settings(shard: u16, options: &Options) -> Settings {
     let tick_ms = options.tick_ms() as i32;
@@ -792,7 +816,7 @@ fn shard_settings(shard: u16, options: &Options) -> Settings {
         large_request_bytes: usize::MAX,
         large_requests_bytes_max: usize::MAX,
         watches_max: 1 << 20,
-        rules: RULES,
+        rules: rules(options),
         super_digest: None,
         enforced_auth_schemes: Vec::new(),
         forwards: true,

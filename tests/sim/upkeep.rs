@@ -9,7 +9,7 @@ use ringkeeper::storage::snapshot_format::SnapshotSource;
 use ringkeeper::storage::{purge, segments, snapshot};
 use ringkeeper::types::Zxid;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, SNAPSHOTS_COVERED};
 use crate::options::Options;
 use crate::random::Random;
 use crate::server::{Process, Server, Wake};
@@ -18,7 +18,6 @@ use crate::world::{World, note};
 /// See `shard::upkeep`.
 const SPARES_READY: usize = 2;
 const RECYCLED_MAX: usize = 8;
-const SNAPSHOTS_COVERED: usize = 3;
 const RETRY_US: u64 = 1_000_000;
 
 pub struct Upkeep {
@@ -32,7 +31,7 @@ pub struct Upkeep {
     snap_count: u64,
     /// After how many transactions the next is taken.
     count: u64,
-    /// Waits until all that it holds is committed, with the count of changes in serving.
+    /// Waits until all that it holds is safe, with the count of changes in serving.
     waiting: Option<(SnapshotSource, u64)>,
     writing: Option<SnapshotSource>,
 }
@@ -83,7 +82,7 @@ fn transactions_between(last: Zxid, now: Zxid) -> u64 {
 }
 
 impl World {
-    fn work_us(&mut self) -> u64 {
+    pub fn work_us(&mut self) -> u64 {
         let usual = self.options.flush_us();
         4 * usual + self.chance.below(8 * usual as usize + 1) as u64
     }
@@ -136,7 +135,7 @@ impl World {
         }
     }
 
-    /// See `Upkeep::take_snapshots`. Called when something was committed, or serving has changed.
+    /// See `Upkeep::take_snapshots`. Called when something was committed or is durable, or serving has changed.
     pub fn look_for_snapshot(&mut self, server: usize) {
         let delay = 3 * self.work_us();
         let Some(process) = self.process(server) else { return };
@@ -148,8 +147,8 @@ impl World {
             if since != serving {
                 return;
             }
-            let committed = process.peer.mode().and(process.peer.state()).map(|(_, committed)| committed);
-            if committed.is_none_or(|committed| committed < source.tree.zxid()) {
+            let safe = process.peer.mode().and(process.peer.safe());
+            if safe.is_none_or(|safe| safe < source.tree.zxid()) {
                 process.upkeep.waiting = Some((source, since));
                 return;
             }
@@ -225,9 +224,9 @@ impl World {
     pub fn snapshot_at_stop(&mut self, server: usize) {
         let host = &mut self.servers[server];
         let Some(process) = &mut host.process else { return };
-        let Some((data_tree, committed)) = process.peer.state() else { return };
+        let (Some((data_tree, _)), Some(safe)) = (process.peer.state(), process.peer.safe()) else { return };
         let zxid = data_tree.tree().zxid();
-        if zxid != committed || zxid <= process.upkeep.last {
+        if zxid != safe || zxid <= process.upkeep.last {
             return;
         }
         // Another one that is being written is finished first.

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use ringkeeper::zab::effect::MasterPort;
+use ringkeeper::zab::effect::{MasterPort, Mode};
+use ringkeeper::zab::quorum::QuorumVerifier;
 
 use crate::checker::Checker;
 use crate::client::Client;
@@ -127,6 +129,8 @@ pub struct Counts {
     pub snapshots_sent: u64,
     pub replies: u64,
     pub committed: u64,
+    /// Configurations that came into force.
+    pub reconfigs: u64,
     pub simulated_ms: u64,
 }
 
@@ -141,6 +145,7 @@ impl Counts {
         self.snapshots_sent += other.snapshots_sent;
         self.replies += other.replies;
         self.committed += other.committed;
+        self.reconfigs += other.reconfigs;
         self.simulated_ms += other.simulated_ms;
     }
 }
@@ -212,7 +217,7 @@ impl World {
             }
             // A while of peace, in which every client has had a reply to a write.
             let behind = self.clients.iter().any(|client| client.wrote_us <= faults_end_us);
-            let served = self.servers.iter().all(Server::serves) && !behind;
+            let served = self.members().keys().all(|server| self.servers[*server].serves()) && !behind;
             served_since = if served { served_since.or(Some(self.now_us)) } else { None };
             if served_since.is_some_and(|since| self.now_us > since + 500_000) {
                 self.settle();
@@ -258,12 +263,28 @@ impl World {
             }
         }
         let last = self.checker.last_committed();
-        for server in 0..self.servers.len() {
+        for server in self.members().into_keys() {
             let found = self.servers[server].shown;
             if self.servers[server].serves() && found != last && self.checker.violation.is_none() {
                 let what = format!("server {} shows {found} long after {last} was committed", server + 1);
                 self.checker.violated("Liveness", what);
             }
+        }
+    }
+
+    /// Who belongs to the ensemble, and whether it has a vote: by the last configuration that was committed, or by a newer one
+    /// that a leader has found in its dynamic files. That was proposed, and nobody has its transaction; as with Apache, the
+    /// next leader puts it in force all the same.
+    pub fn members(&self) -> BTreeMap<usize, bool> {
+        let text = self.checker.model.now(ringkeeper::tree::CONFIG).and_then(|node| node.data.as_deref());
+        let text = text.and_then(|text| std::str::from_utf8(text).ok()).filter(|text| !text.is_empty());
+        let committed = text.and_then(|text| QuorumVerifier::parse(text).ok()).map(Arc::new);
+        let processes = self.servers.iter().filter_map(|server| server.process.as_ref());
+        let leaders = processes.filter(|process| process.serving == Some(Mode::Leading));
+        let in_force = leaders.map(|process| Arc::clone(process.peer.view().current()));
+        match committed.into_iter().chain(in_force).max_by_key(|config| config.version()) {
+            Some(config) => config.members().map(|member| (member.id.0 as usize - 1, member.votes())).collect(),
+            None => (0..self.servers.len()).map(|server| (server, (server as u64) < self.options.voters())).collect(),
         }
     }
 
@@ -280,6 +301,7 @@ impl World {
 
     fn outcome(mut self) -> Outcome {
         self.counts.committed = self.checker.committed_count() as u64;
+        self.counts.reconfigs = self.checker.model.states(ringkeeper::tree::CONFIG).saturating_sub(1) as u64;
         self.counts.simulated_ms = self.now_us / 1000;
         let failure = self.checker.violation.take().map(|violation| violation.0);
         if let Some(failure) = &failure {
@@ -445,6 +467,9 @@ impl World {
 
     fn answered(&mut self, of: Caller, server: usize, conn: Option<ConnId>, refused: bool) {
         let conn = conn.filter(|conn| self.network.conns.contains_key(conn));
+        if let Some(conn) = conn.filter(|conn| self.network.answered(*conn)) {
+            self.after(0, Happening::Deliver(conn, 1));
+        }
         match of {
             Caller::Client { client, attempt } => self.client_answered(client, attempt, conn),
             // Whoever asked has ended, and its kernel wants nothing of it.

@@ -247,6 +247,7 @@ fn options_that_do_not_go_together_are_named() {
     assert!(error("--op delete --sweep rate").contains("a sweep cannot have --op delete"));
     assert!(error("--op session --during true").contains("--during cannot have --op session"));
     assert!(error("--op watch --threads 2").contains("leave out --threads"));
+    assert!(error("--json /no/such/run.json").contains("there is no directory /no/such"));
 }
 
 /// The generator must not be what is measured: see what it prints in a release build on an idle machine.

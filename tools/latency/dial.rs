@@ -7,10 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringkeeper::jute::Write;
-use ringkeeper::proto::client::{AclList, ConnectRequest, ConnectResponse, PASSWORD_LEN, Password};
+use ringkeeper::proto::client::{AclList, ConnectRequest, ConnectResponse, Password};
 use ringkeeper::proto::frame;
 use ringkeeper::proto::op::{CreateMode, OpCode};
-use ringkeeper::types::{SessionId, Zxid};
+use ringkeeper::types::SessionId;
 
 /// Handshakes under way at once. A Java server's listen backlog is 50: the connections above it are retried by TCP
 /// after a second.
@@ -119,14 +119,7 @@ fn send_handshake(server: &Server, timeout_ms: u32) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     let mut request = Vec::new();
     let start = frame::begin(&mut request);
-    ConnectRequest {
-        last_zxid_seen: Zxid::ZERO,
-        timeout_ms: timeout_ms as i32,
-        session: SessionId::NONE,
-        password: vec![0; PASSWORD_LEN],
-        read_only: Some(false),
-    }
-    .encode(&mut request);
+    ConnectRequest::new_session(timeout_ms as i32).encode(&mut request);
     frame::end(&mut request, start);
     stream.write_all(&request)?;
     Ok(stream)

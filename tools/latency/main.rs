@@ -41,6 +41,7 @@ use clap::Parser;
 
 use options::{Command, LoadOptions, Options, PlotOptions, ProbeOptions};
 use results::{Results, Run};
+use ringkeeper::server::limits;
 
 /// Something was measured, but replies were wrong or connections were lost.
 const EXIT_FAULTS: u8 = 1;
@@ -49,6 +50,7 @@ const EXIT_ERROR: u8 = 2;
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    limits::raise_open_files_max();
     let result = match &options.command {
         Some(Command::Probe(options)) => probe(options),
         Some(Command::Plot(options)) => plot(options),

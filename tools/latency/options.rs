@@ -246,6 +246,13 @@ impl LoadOptions {
         if self.threads > 1 && matches!(self.op, Op::Watch | Op::Session | Op::Resume) {
             return Err(format!("--op {op} has one thread: leave out --threads"));
         }
+        for file in [&self.json, &self.hgrm, &self.timeseries].into_iter().flatten() {
+            // Better now than when everything has been measured.
+            let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+            if let Some(dir) = dir.filter(|dir| !dir.is_dir()) {
+                return Err(format!("{}: there is no directory {}", file.display(), dir.display()));
+            }
+        }
         Ok(())
     }
 

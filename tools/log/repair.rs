@@ -232,8 +232,13 @@ fn copy_name(path: &Path) -> PathBuf {
 fn take_away(path: &Path) -> Result<(), Box<dyn Error>> {
     let to = copy_name(path);
     fs::rename(path, &to).map_err(|error| format!("cannot rename {} to {}: {error}", path.display(), to.display()))?;
-    println!("{} is now {}", path.display(), to.display());
+    say(&format!("{} is now {}", path.display(), to.display()));
     Ok(())
+}
+
+/// A repair that has begun goes on, whether or not anybody reads what it says.
+fn say(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// A copy that is durable before the original is touched.
@@ -242,7 +247,7 @@ fn keep_copy(path: &Path) -> Result<(), Box<dyn Error>> {
     let copied = fs::copy(path, &to).and_then(|_| File::open(&to)?.sync_all());
     copied.map_err(|error| format!("cannot copy {} to {}: {error}", path.display(), to.display()))?;
     sync_dir(&directory(path))?;
-    println!("{} is kept as {}", path.display(), to.display());
+    say(&format!("{} is kept as {}", path.display(), to.display()));
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ringkeeper::proto::client::AclList;
+use ringkeeper::storage::error::StorageError;
 use ringkeeper::storage::inspect::{Piece, SnapshotReader, SnapshotZnode};
 use ringkeeper::storage::snapshot;
 use ringkeeper::tree::Meta;
@@ -43,12 +44,22 @@ pub fn run(options: &DumpOptions) -> Result<Verdict, Box<dyn Error>> {
             Ok(Piece::End) => break,
             Err(error) => {
                 out.flush()?;
-                return Err(error.into());
+                return damaged(error);
             }
         }
     }
     out.flush()?;
     Ok(Verdict::Fine)
+}
+
+/// Where a snapshot is damaged that is only looked at: that is what was found, and no reason why it could not be done.
+pub fn damaged(error: StorageError) -> Result<Verdict, Box<dyn Error>> {
+    let StorageError::Damaged { path, offset, what, .. } = error else { return Err(error.into()) };
+    eprintln!(
+        "ringkeeper-snapshot: {} is damaged at byte {offset}: {what}. What is behind it was not read",
+        path.display()
+    );
+    Ok(Verdict::Found)
 }
 
 /// Whether a path is that prefix or below it.

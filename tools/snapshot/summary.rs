@@ -5,7 +5,7 @@ use std::error::Error;
 use ringkeeper::storage::inspect::{Piece, SnapshotReader};
 use serde_json::json;
 
-use crate::dump::is_below;
+use crate::dump::{damaged, is_below};
 use crate::offline::Verdict;
 use crate::offline::output::Out;
 use crate::offline::progress::Progress;
@@ -28,7 +28,12 @@ pub fn run(options: &SummaryOptions) -> Result<Verdict, Box<dyn Error>> {
     // The rows that the last znode is in, the outermost first. Deeper ones than are printed have none.
     let mut open: Vec<usize> = Vec::new();
     loop {
-        match reader.read()? {
+        let piece = match reader.read() {
+            Ok(piece) => piece,
+            // Sums of a part would be taken for those of the whole.
+            Err(error) => return damaged(error),
+        };
+        match piece {
             Piece::Znode(znode) => {
                 progress.at(reader.position());
                 if !is_below(&znode.path, top) {

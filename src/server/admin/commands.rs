@@ -146,8 +146,22 @@ impl Shared {
             "monitor" => *data = self.figures(0, |figures| figures.json()),
             "observers" => {
                 let observers = self.ask(Subject::Order).order().status.and_then(|status| status.observers);
-                put("synced_observers", json!(observers.unwrap_or(0)));
-                put("observers", json!([]));
+                let observers = observers.unwrap_or_default();
+                put("synced_observers", json!(observers.len()));
+                let links = locked(&self.learner_links);
+                let known = observers.iter().filter_map(|(sid, link)| Some((sid, links.get(link)?)));
+                put(
+                    "observers",
+                    known
+                        .map(|(sid, link)| {
+                            json!({
+                                "remote_socket_address": format!("/{}", link.remote),
+                                "sid": sid.0,
+                                "established": link.since.0,
+                            })
+                        })
+                        .collect(),
+                );
             }
             "server_stats" => *data = self.server_stats_json(total),
             "stats" => {
@@ -347,7 +361,7 @@ fn by_name<K: ToString, V: serde::Serialize>(pairs: impl IntoIterator<Item = (K,
 /// A connection; in brief without the times.
 fn connection(info: &CnxnInfo, times: Option<(Instant, WallMs)>) -> Value {
     let mut data = object(json!({
-        "remote_socket_address": info.peer.to_string(),
+        "remote_socket_address": remote(info).to_string(),
         "interest_ops": 1,
         "outstanding_requests": info.queued,
         "packets_received": info.counts.received,

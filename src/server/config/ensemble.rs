@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::PeerType;
 use super::error::{ConfigError, InvalidValue, Place};
 use super::properties;
-use super::settings::Settings;
+use super::settings::{Settings, refuse_server_twice};
 use crate::request::local;
 use crate::types::ServerId;
 use crate::zab::election::Timing;
@@ -33,7 +33,8 @@ pub struct EnsembleConfig {
     pub sync_limit: u32,
     /// `connectToLearnerMasterLimit` in ticks: time to connect to the leader, by default `init_limit`.
     pub connect_to_learner_master_limit: u32,
-    /// With `commitLogCount`, if it is more than what is kept anyway: what a learner can have without a snapshot.
+    /// What a learner can have without a snapshot: as many as `ringkeeper.committedLogBytes` have room for, and at least
+    /// `commitLogCount`.
     pub history: history::Limits,
     /// `quorumListenOnAllIPs`: election and quorum ports on every interface, not only on those of the server line.
     pub listen_on_all_ips: bool,
@@ -226,7 +227,7 @@ pub(super) fn config(
         connect_to_learner_master_limit: settings.limit("connectToLearnerMasterLimit").unwrap_or(init_limit),
         history: history::Limits {
             count_min: settings.number::<i32>("commitLogCount").max(history::COMMITTED_LOG_COUNT_MIN as i32) as usize,
-            ..history::Limits::default()
+            bytes_max: settings.number("ringkeeper.committedLogBytes"),
         },
         listen_on_all_ips: settings.is_on("quorumListenOnAllIPs"),
         multi_address: settings.is_on("multiAddress.enabled"),
@@ -292,6 +293,7 @@ fn lines_of(path: &Path) -> Result<Vec<Line>, ConfigError> {
     let place = |line| Place::Line(path.to_path_buf(), line);
     let properties = properties::parse(&text)
         .map_err(|error| ConfigError::Syntax { place: place(error.line), what: error.what.to_string() })?;
+    refuse_server_twice(&properties, place)?;
     let lines = properties.entries.into_iter();
     Ok(lines.map(|entry| Line { key: entry.key, value: entry.value, place: place(entry.line) }).collect())
 }

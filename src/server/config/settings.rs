@@ -66,6 +66,22 @@ pub(super) struct Settings {
     pub warnings: Vec<Warning>,
 }
 
+/// Of two lines for one server one would be lost, and its server with it.
+pub(super) fn refuse_server_twice(
+    properties: &properties::Properties,
+    place: impl Fn(u32) -> Place,
+) -> Result<(), ConfigError> {
+    for oddity in &properties.oddities {
+        if let Oddity::Duplicate { key, first_line, line } = oddity
+            && key.starts_with("server.")
+        {
+            let what = format!("{key} is set twice, in lines {first_line} and {line}");
+            return Err(ConfigError::Syntax { place: place(*line), what });
+        }
+    }
+    Ok(())
+}
+
 impl Settings {
     /// Reads a text, which stands in `path`. The flags are weaker than the text, the first of them weakest.
     pub fn read(text: &[u8], path: &Path, flags: Vec<Flag>) -> Result<Settings, ConfigError> {
@@ -77,15 +93,7 @@ impl Settings {
         for flag in flags {
             settings.take(flag.key, flag.value, Place::Variable(flag.variable))?;
         }
-        // Of two lines for one server one would be lost, and its server with it.
-        for oddity in &properties.oddities {
-            if let Oddity::Duplicate { key, first_line, line } = oddity
-                && key.starts_with("server.")
-            {
-                let what = format!("{key} is set twice, in lines {first_line} and {line}");
-                return Err(ConfigError::Syntax { place: place(*line), what });
-            }
-        }
+        refuse_server_twice(&properties, place)?;
         for property in properties.entries {
             settings.take(property.key, property.value, place(property.line))?;
         }

@@ -114,6 +114,18 @@ fn a_stream_is_told_from_what_follows_it() {
 }
 
 #[test]
+fn half_of_a_surrogate_pair_is_one_character_as_in_java() {
+    let mut data_tree = DataTree::new();
+    apply(&mut data_tree, create("/\u{fffd}", None, AclList::OPEN, CreateKind::Plain { ephemeral: false }));
+    let mut bytes = encode(&SnapshotSource::of(&data_tree, false), Form::Stream);
+    let at = bytes.windows(4).position(|part| part == "/\u{fffd}".as_bytes()).unwrap();
+    bytes[at + 1..at + 4].copy_from_slice(b"\xed\xa0\xbd");
+    let mut decoder = Decoder::new(Form::Stream, data_tree.tree().zxid());
+    let consumed = decoder.feed(&bytes).unwrap();
+    assert_same(&decoder.finish(&bytes[consumed..]).unwrap().data_tree, &data_tree);
+}
+
+#[test]
 fn older_servers_leave_sections_out() {
     let data_tree = small();
     let zxid = data_tree.tree().zxid();

@@ -1,10 +1,8 @@
 //! How a role of a peer ends, and how the peer looks for a leader again: as soon as its tree is what its log says.
 
-use bytes::Bytes;
-
 use super::{Following, LeaderState, Leading, NO_VOTE, Peer, Role};
 use crate::planted::{self, Bug};
-use crate::request::pipeline::{Pipeline, Proposals};
+use crate::request::pipeline::Pipeline;
 use crate::types::Zxid;
 use crate::zab::effect::{Effect, Standing};
 
@@ -61,7 +59,7 @@ impl Peer {
                     replica.commit(&logged);
                     self.history.push(logged.header.zxid, payload);
                 }
-                self.counts.digest_mismatches += replica.take_digest_mismatches();
+                self.diverged |= self.counts.note_mismatches(replica.take_digest_mismatches());
                 replica.into_data_tree()
             }
             Role::Settling(data_tree) | Role::Looking(data_tree) | Role::Dialing(data_tree, _) => {
@@ -118,9 +116,7 @@ impl Peer {
 
     /// What was accepted since the last pump is in the tree, so it must be in the log too.
     fn log_unproposed(&mut self, pipeline: &mut Pipeline) {
-        let proposals = pipeline.take_proposals(Proposals::default());
-        for (zxid, payload) in proposals.iter() {
-            let payload = Bytes::copy_from_slice(payload);
+        for (zxid, payload) in pipeline.take_shared_proposals() {
             self.output.log.push((zxid, payload.clone()));
             self.history.push(zxid, payload);
         }

@@ -1,9 +1,8 @@
 //! What a peer does while it leads: asks its [`Leader`], orders writes, and tells the clients.
 
-use bytes::Bytes;
-
+use super::leaving::DRAIN_PATIENCE_MS;
 use super::{LeaderState, Leading, Ordering, Peer, Role};
-use crate::request::pipeline::{Answer, Orphan, Pipeline, Proposals};
+use crate::request::pipeline::{Answer, Orphan, Pipeline};
 use crate::session::Sessions;
 use crate::tree::DataTree;
 use crate::types::{Instant, ServerId, WallMs, Zxid};
@@ -61,7 +60,7 @@ impl Peer {
         if established {
             self.begin_ordering(now, wall);
         }
-        if self.leaving.is_none() {
+        if !self.is_draining() {
             for ask in asks {
                 self.order(now, wall, ask);
             }
@@ -101,16 +100,10 @@ impl Peer {
         }
         let Leading { leader, state: LeaderState::Ordering(pipeline), .. } = leading.as_mut() else { return };
         let mut out = leader::Out::default();
-        let Proposals { bytes, ends } = pipeline.take_proposals(Proposals::default());
-        let (bytes, mut start) = (Bytes::from(bytes), 0);
-        let before = self.output.log.len();
-        self.output.log.extend(ends.into_iter().map(|(zxid, end)| {
-            let payload = bytes.slice(start..end);
-            start = end;
-            (zxid, payload)
-        }));
-        self.counts.proposals += (self.output.log.len() - before) as u64;
-        leader.propose(now, self.output.log[before..].iter().cloned(), &mut out);
+        let mut proposals = pipeline.take_shared_proposals();
+        self.counts.proposals += proposals.len() as u64;
+        leader.propose(now, &proposals, &mut out);
+        self.output.log.append(&mut proposals);
         if let Some(zxid) = leader.commit(&mut self.history, &mut out) {
             let batch = pipeline.commit(zxid);
             self.counts.commits += batch.as_ref().map_or(0, |batch| batch.commits.len() as u64);
@@ -127,11 +120,11 @@ impl Peer {
         }
         self.output.effects.append(&mut out.effects);
         let (last, epoch) = (leader.last_proposed(), leader.epoch());
+        if last.epoch() == epoch.0 && last.counter() >= self.settings.last_counter {
+            leading.full_until.get_or_insert(now.after_ms(DRAIN_PATIENCE_MS));
+        }
         if let Some(view) = out.view {
             self.configure(view);
-        }
-        if last.epoch() == epoch.0 && last.counter() >= self.settings.last_counter {
-            self.end_role("zxid lower 32 bits are about to roll over, forcing re-election, and therefore a new epoch");
         }
     }
 }

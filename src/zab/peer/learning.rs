@@ -120,11 +120,15 @@ impl Peer {
         }
         if let Role::Following(following) = &mut self.role
             && established
+        {
+            // Nobody was served while these were committed, and nobody will be if a reconfiguration among them ends the role.
+            drop(following.replica.take_batch());
+        }
+        if let Role::Following(following) = &mut self.role
+            && established
             && failed.is_none()
         {
             let Following { learner, replica, observers, .. } = following.as_mut();
-            // Nobody was served while these were committed.
-            drop(replica.take_batch());
             replica.set_config(&self.view.current().to_string(), Zxid(self.view.current().version()));
             let mode = if learner.is_observer() { Mode::Observing } else { Mode::Following };
             self.output.effects.push(Effect::Serve(mode, replica.tree().clone(), learner.epoch()));

@@ -1,10 +1,11 @@
-//! How a server leaves its ensemble: `docs/decisions/0005-hand-over.md`.
+//! How a server leaves its ensemble, and how a leader whose epoch is full makes room for the next: both go on with what they
+//! have accepted, take nothing more, and a leader names the next. See `docs/decisions/0005-hand-over.md`.
 
 use super::{Effect, Following, Instant, LeaderState, Leading, Peer, Role, leader};
 
-/// How long a leader that stops waits for a follower that has everything, and a learner for the leader's answers to what its
-/// clients have asked. After that they go without.
-const LEAVE_PATIENCE_MS: u64 = 1000;
+/// How long a leader that stops or makes room waits for a follower that has everything, and a learner that stops for the
+/// leader's answers to what its clients have asked. After that they go without.
+pub(super) const DRAIN_PATIENCE_MS: u64 = 1000;
 
 /// How far a server has come that is to stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +20,8 @@ pub(super) enum Leaving {
 
 /// Why a role ends that ends because the server does.
 const STOPS: &str = "this server stops";
+/// And why one ends whose epoch is full, in Apache's words.
+const ROLLS_OVER: &str = "zxid lower 32 bits are about to roll over, forcing re-election, and therefore a new epoch";
 
 impl Peer {
     /// The server is to stop.
@@ -26,7 +29,7 @@ impl Peer {
         if self.leaving.is_some() {
             return;
         }
-        self.leaving = Some(Leaving::Draining { until: now.after_ms(LEAVE_PATIENCE_MS) });
+        self.leaving = Some(Leaving::Draining { until: now.after_ms(DRAIN_PATIENCE_MS) });
         match &self.role {
             Role::Leading(_) | Role::Following(_) if self.mode().is_none() => self.end_role(STOPS),
             // It goes on in `leave_if_drained`.
@@ -38,22 +41,7 @@ impl Peer {
     /// Ends the role of a server that is to stop, once everything that it has accepted is committed, or it is `late`.
     pub(super) fn leave_if_drained(&mut self, late: bool) {
         match &mut self.role {
-            Role::Leading(leading) => {
-                let Leading { leader, state: LeaderState::Ordering(pipeline), .. } = leading.as_mut() else { return };
-                if pipeline.has_proposals() || leader.committed() < leader.last_proposed() {
-                    return;
-                }
-                match leader.successor() {
-                    Some(hand_over) => {
-                        let mut out = leader::Out::default();
-                        leader.hand_over(&hand_over, &mut out);
-                        self.output.effects.append(&mut out.effects);
-                        self.end_role(&format!("this server stops, and server {} leads", hand_over.successor));
-                    }
-                    None if leader.may_hand_over() && !late => {}
-                    None => self.end_role(STOPS),
-                }
-            }
+            Role::Leading(_) => self.resign_if_drained(late, STOPS),
             Role::Following(following) => {
                 let Following { learner, replica, .. } = following.as_mut();
                 if replica.outstanding() == 0 || late {
@@ -65,6 +53,44 @@ impl Peer {
             }
             // It leaves when it is settled.
             _ => {}
+        }
+    }
+
+    /// Gives leadership away in an epoch that is full, once everything that was accepted in it is committed. This server then goes
+    /// where the others go.
+    pub(super) fn make_room_if_drained(&mut self, now: Instant) {
+        if let Role::Leading(leading) = &self.role
+            && let Some(until) = leading.full_until
+            && self.leaving.is_none()
+        {
+            self.resign_if_drained(now >= until, ROLLS_OVER);
+        }
+    }
+
+    /// Whether it takes nothing more of what clients ask for.
+    pub(super) fn is_draining(&self) -> bool {
+        self.leaving.is_some() || matches!(&self.role, Role::Leading(leading) if leading.full_until.is_some())
+    }
+
+    /// Ends a leader's role once everything that it has accepted is committed, and names the next if there is one who has all of
+    /// it, or can still be.
+    fn resign_if_drained(&mut self, late: bool, why: &str) {
+        let Role::Leading(leading) = &self.role else { return };
+        let Leading { leader, state: LeaderState::Ordering(pipeline), .. } = leading.as_ref() else { return };
+        if pipeline.has_proposals() || leader.committed() < leader.last_proposed() {
+            return;
+        }
+        match leader.successor() {
+            Some(hand_over) => {
+                let mut out = leader::Out::default();
+                leader.hand_over(&hand_over, &mut out);
+                self.output.effects.append(&mut out.effects);
+                let why = format!("{why}, and server {} leads", hand_over.successor);
+                self.successor = Some(hand_over).filter(|_| self.leaving.is_none());
+                self.end_role(&why);
+            }
+            None if leader.may_hand_over() && !late => {}
+            None => self.end_role(why),
         }
     }
 

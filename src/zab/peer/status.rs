@@ -1,6 +1,6 @@
 //! What operators are told of a server's part in its ensemble.
 
-use super::{Instant, LeaderState, Mode, Peer, Role, ServerId};
+use super::{Instant, LeaderState, LinkId, Mode, Peer, Role, ServerId};
 use crate::cnxn::{Latency, Summary};
 use crate::jute::Reader;
 use crate::proto::quorum::{Packet, PacketKind};
@@ -17,8 +17,8 @@ pub struct Status {
     pub quorum_size: usize,
     /// Whom it learns from, if it is an observer.
     pub observer_master: Option<ServerId>,
-    /// Observers that learn from it; `None` if none may.
-    pub observers: Option<usize>,
+    /// Observers that learn from it, and over which link each; `None` if none may.
+    pub observers: Option<Vec<(ServerId, LinkId)>>,
     /// Set if it leads.
     pub leading: Option<Leadership>,
     /// What has happened since the start.
@@ -50,6 +50,14 @@ pub struct Counts {
     pub disloyal_voters: u64,
     /// Sessions that it ended as the leader, because nobody heard of them.
     pub expired_sessions: u64,
+}
+
+impl Counts {
+    /// Adds to [`Counts::digest_mismatches`]. Whether there were any.
+    pub(super) fn note_mismatches(&mut self, mismatches: u64) -> bool {
+        self.digest_mismatches += mismatches;
+        mismatches > 0
+    }
 }
 
 /// How long what happens between servers takes, in ms, since the start of the server, in whatever role.
@@ -114,13 +122,13 @@ impl Times {
             return;
         }
         let header = packet.data.as_ref().and_then(|data| TxnHeader::decode(&mut Reader::new(data)).ok());
-        header.into_iter().for_each(|header| self.proposals.add_since(header.time, wall));
+        self.proposals.add_since(header.map(|header| header.time), wall);
     }
 
     /// Transactions were committed.
     pub(super) fn committed(&mut self, wall: WallMs, batch: &CommitBatch, mode: Mode) {
         let latency = if mode == Mode::Leading { &mut self.quorum_acks } else { &mut self.commits };
-        batch.commits.iter().filter_map(|commit| commit.time).for_each(|time| latency.add_since(time, wall));
+        latency.add_since(batch.times(), wall);
     }
 }
 
@@ -195,8 +203,8 @@ impl Peer {
             Role::Following(following) if mode == Mode::Observing => status.observer_master = Some(following.master),
             Role::Following(_) => status.observers = self.observers(),
             Role::Leading(leading) => {
-                let (followers, observers) = leading.leader.serving();
-                status.observers = Some(observers);
+                let (followers, _) = leading.leader.serving();
+                status.observers = Some(leading.leader.observers());
                 let LeaderState::Ordering(pipeline) = &leading.state else { return None };
                 status.leading = Some(Leadership {
                     learners: leading.leader.links().count(),

@@ -24,6 +24,7 @@ mod hand_over;
 mod hazards;
 mod local_sessions;
 mod observer_masters;
+mod points;
 mod reconfig;
 
 const TICK_MS: u64 = 2000;
@@ -68,6 +69,9 @@ struct Server {
     unflushed: Vec<(Zxid, Bytes)>,
     /// Flushes wait while set.
     disk_stuck: bool,
+    /// So do the epochs, which stand here then.
+    epochs_stuck: bool,
+    unsaved: Option<Epochs>,
     /// The configurations that it has on disk, and whether it may write others.
     view: QuorumView,
     config_stuck: bool,
@@ -162,6 +166,8 @@ impl Cluster {
             disk,
             unflushed: Vec::new(),
             disk_stuck: false,
+            epochs_stuck: false,
+            unsaved: None,
             view,
             config_stuck: false,
             appointed: None,
@@ -233,6 +239,7 @@ impl Cluster {
         let server = self.servers.get_mut(&id).unwrap();
         server.peer = None;
         server.unflushed.clear();
+        server.unsaved = None;
         (server.looking, server.named, server.listening) = (None, None, None);
         (server.serving, server.appointed) = (None, None);
         for link in self.links.values_mut().filter(|link| link.learner == id || link.leader == id) {
@@ -281,6 +288,7 @@ impl Cluster {
                         link.open = false;
                     }
                 }
+                Effect::SaveEpochs(epochs) if self.servers[&id].epochs_stuck => self.server(id).unsaved = Some(epochs),
                 Effect::SaveEpochs(epochs) => {
                     self.server(id).disk.epochs = epochs;
                     then.push(Event::EpochsSaved);
@@ -368,6 +376,16 @@ impl Cluster {
     fn epochs(&self, id: i64) -> (Epoch, Epoch) {
         let Epochs { accepted, current, .. } = self.servers[&id].disk.epochs;
         (accepted, current)
+    }
+
+    /// The disk takes epochs again, and those that wait.
+    fn save_epochs(&mut self, id: i64) {
+        let server = self.server(id);
+        server.epochs_stuck = false;
+        if let Some(epochs) = server.unsaved.take() {
+            server.disk.epochs = epochs;
+            self.event(id, Event::EpochsSaved);
+        }
     }
 
     fn server(&mut self, id: i64) -> &mut Server {
@@ -642,6 +660,29 @@ fn a_write_is_visible_only_when_a_quorum_has_it_durable() {
     assert_eq!(c.servers[&1].replies.len(), 1, "the reply is there, though the follower's own disk is stuck");
 }
 
+/// A snapshot of what the own log does not have leaves a gap in the log behind the snapshot before it.
+#[test]
+fn what_a_quorum_has_committed_is_safe_on_a_server_once_its_own_log_has_it() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let session = c.open_session(1);
+    let shown_and_safe = |c: &Cluster, id: i64| {
+        let peer = c.servers[&id].peer.as_ref().unwrap();
+        (peer.state().unwrap().1, peer.safe().unwrap())
+    };
+    let (before, _) = shown_and_safe(&c, 1);
+    for slow in [1, 3] {
+        c.server(slow).disk_stuck = true;
+        c.create(1, session, slow as i32, &format!("/{slow}"));
+        c.deliver_all();
+        let (shown, safe) = shown_and_safe(&c, slow);
+        assert!(shown > safe && safe >= before, "server {slow} shows {shown}, and {safe} is safe");
+        c.server(slow).disk_stuck = false;
+        c.deliver_all();
+        assert_eq!(shown_and_safe(&c, slow), (shown, shown));
+    }
+}
+
 #[test]
 fn a_leader_whose_disk_takes_nothing_in_makes_room_for_another() {
     let mut c = Cluster::three();
@@ -848,7 +889,10 @@ fn what_happens_in_an_ensemble_is_counted() {
     assert_eq!((leading.learners, leading.followers, leading.non_voting, leading.pending_syncs), (3, 2, 0, 0));
     let [last, least, most] = leading.proposal_bytes.unwrap();
     assert!(least <= last && last < most, "an error is smaller than a znode");
-    assert_eq!((status(&c, 3).observers, status(&c, 3).quorum_size), (Some(1), 3));
+    let observers = status(&c, 3).observers.unwrap();
+    let ids: Vec<i64> =
+        observers.iter().map(|(sid, link)| if c.links[link].learner == sid.0 { sid.0 } else { -1 }).collect();
+    assert_eq!((ids, status(&c, 3).quorum_size), (vec![4], 3));
     let follower = status(&c, 2).counts;
     assert_eq!((follower.received_proposals, follower.received_commits, follower.proposals), (3, 3, 0));
     let observer = status(&c, 4);
@@ -937,9 +981,14 @@ fn an_epoch_that_is_full_makes_room_for_the_next_and_keeps_its_sessions() {
     for xid in 1..=4 {
         c.create(1, session, xid, &format!("/n{xid}"));
     }
+    let elections = c.elections;
     c.deliver_all();
     assert_eq!(c.modes(), [(1, None), (2, None), (3, None)], "the fifth transaction of the epoch was its last");
-    c.run(4);
+    let xids: Vec<i32> = c.servers[&1].replies.iter().map(|(xid, _)| *xid).collect();
+    assert_eq!(xids, [1, 2, 3, 4], "what was accepted is answered");
+    c.run(1);
+    assert_eq!(c.modes(), [(1, Some(Mode::Following)), (2, Some(Mode::Leading)), (3, Some(Mode::Following))]);
+    assert_eq!(c.elections, elections, "nobody votes");
     for xid in 1..=4 {
         c.assert_everywhere(&format!("/n{xid}"), true);
     }
@@ -953,4 +1002,55 @@ fn an_epoch_that_is_full_makes_room_for_the_next_and_keeps_its_sessions() {
     c.create(2, session, 9, "/next");
     c.deliver_all();
     assert_eq!(c.servers[&2].serving.as_ref().expect("it serves").1.zxid(), Zxid(2 << 32 | 1));
+}
+
+/// What is asked of a leader whose epoch is full takes no further zxid of it, however long its followers' disks take.
+#[test]
+fn a_leader_whose_epoch_is_full_answers_what_it_has_accepted_and_takes_nothing_more() {
+    let mut c = Cluster::three_with(3);
+    c.run(2);
+    let session = c.open_session(3);
+    for id in [1, 2] {
+        c.server(id).disk_stuck = true;
+    }
+    c.create(3, session, 1, "/a");
+    c.create(3, session, 2, "/b");
+    c.deliver_all();
+    c.create(3, session, 3, "/too_late");
+    c.run(1);
+    assert_eq!((c.leader(), c.servers[&3].replies.len()), (3, 0), "nobody else has them yet");
+    c.server(1).disk_stuck = false;
+    c.deliver_all();
+    let xids: Vec<i32> = c.servers[&3].replies.iter().map(|(xid, _)| *xid).collect();
+    assert_eq!(xids, [1, 2]);
+    c.server(2).disk_stuck = false;
+    c.run(4);
+    assert_eq!(c.leader(), 1, "it had everything when it was named");
+    c.assert_everywhere("/b", true);
+    c.assert_everywhere("/too_late", false);
+    c.assert_agreement();
+}
+
+/// Apache's followers cannot be told who leads next, and vote.
+#[test]
+fn an_epoch_that_is_full_ends_beside_other_servers_too() {
+    let mut c = Cluster::three_with(3);
+    c.strangers.extend([1, 2]);
+    for id in [1, 2] {
+        c.kill(id);
+        c.start(id);
+    }
+    c.run(4);
+    let (leader, elections) = (c.leader(), c.elections);
+    let session = c.open_session(leader);
+    for xid in 1..=2 {
+        c.create(leader, session, xid, &format!("/n{xid}"));
+    }
+    c.deliver_all();
+    assert_eq!(c.servers[&leader].replies.len(), 2);
+    c.run(4);
+    assert!(c.elections > elections, "they vote");
+    assert_eq!(c.epochs(c.leader()).1, Epoch(2));
+    c.assert_everywhere("/n2", true);
+    c.assert_agreement();
 }

@@ -123,11 +123,12 @@ fn values_reach_their_fields() {
             "{THREE}commitLogCount=2000\nconnectToLearnerMasterLimit=2\nquorumListenOnAllIPs=true\nmultiAddress.enabled=true\n\
              cnxTimeout=7\nquorumCnxnTimeoutMs=8\nelectionPortBindRetry=0\nfastleader.minNotificationInterval=9\n\
              fastleader.maxNotificationInterval=10\nleader.maxTimeToWaitForEpoch=0\n\
-             syncEnabled=false\nserver.4=b:1:2|a:1:2"
+             syncEnabled=false\nringkeeper.committedLogBytes=4194304\nserver.4=b:1:2|a:1:2"
         ),
         &[("d/myid", "4")],
     );
-    assert_eq!((found.connect_to_learner_master_limit, found.history.count_min), (2, 2000));
+    assert_eq!(found.connect_to_learner_master_limit, 2);
+    assert_eq!(found.history, history::Limits { count_min: 2000, bytes_max: 4 << 20 });
     let few = ensemble(&format!("{THREE}commitLogCount=-3"), &[("d/myid", "1")]);
     assert_eq!(few.history, history::Limits::default(), "as Apache corrects it");
     assert!(found.listen_on_all_ips && found.multi_address && !found.sync_enabled);
@@ -181,6 +182,11 @@ fn membership_in_a_file_of_its_own() {
         &dynamic("server.1=h1:1:2\nversion=5"),
         "error: @/zoo.cfg.dynamic.100000016:2: version = 5: dynamic file shouldn't have version inside; \
          allowed: the version as end of the file's name",
+    );
+    check(
+        &text,
+        &dynamic("server.1=h1:1:2\nserver.2=h2:1:2\nserver.2=h3:1:2"),
+        "error: @/zoo.cfg.dynamic.100000016:3: server.2 is set twice, in lines 2 and 3",
     );
     check(
         &format!("{limits}dynamicConfigFile=@/none"),

@@ -313,5 +313,6 @@ pub(super) static KEYS: &[Key] = &[
     honoured("ringkeeper.flushesInFlight", int(1, 16, "flushes"), "2"),
     honoured("ringkeeper.flushEngine", Word(&["direct", "ring", "thread"]), "direct"),
     honoured("ringkeeper.maxWatches", int(1, MAX_INT, "watches"), "8000000"),
+    in_ensemble("ringkeeper.committedLogBytes", int(0, MAX_LONG, "bytes"), "67108864"),
     honoured("ringkeeper.stallDetector", Bool, "false"),
 ];

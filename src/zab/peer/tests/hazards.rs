@@ -1,17 +1,13 @@
 //! The hazards of the protocol that Apache's servers have met, by the names they have in its issues. Each test fails if the
-//! server walks into the hazard it names.
-//!
-//! Elsewhere: discarded files that come back (ZOOKEEPER-1549) in `storage/replace.rs`; epochs that are saved halfway
-//! (ZOOKEEPER-2307, -2354, -4269) in `storage/epoch.rs`; the last transaction of an epoch in the tests above; null and empty
-//! data, fuzzy snapshots, missing digests in `tests/peers/mixed.sh`, against Apache.
+//! server walks into the hazard it names. `docs/hazards.md` lists all of them, with those that are tested elsewhere.
 
 use super::*;
-use crate::proto::quorum::PacketKind;
-use crate::proto::txn::{Txn, TxnHeader};
+use crate::proto::quorum::LearnerInfo;
+use crate::proto::txn::{CreateKind, Txn, TxnHeader};
 
 impl Cluster {
     /// The links of a server break.
-    fn break_links(&mut self, id: i64) {
+    pub(super) fn break_links(&mut self, id: i64) {
         for link in self.links.values_mut().filter(|link| link.learner == id || link.leader == id) {
             link.open = false;
         }
@@ -25,18 +21,19 @@ impl Cluster {
     }
 
     /// Lets one thing happen that is on its way: a flush, or the arrival of a message.
-    fn step(&mut self) -> bool {
+    pub(super) fn step(&mut self) -> bool {
         let ends: Vec<(LinkId, bool)> = self.links.keys().flat_map(|id| [(*id, true), (*id, false)]).collect();
         self.flush() || ends.into_iter().any(|(id, up)| self.deliver_one(id, up))
     }
 
-    /// What a learner has said to its leader, and the leader has not heard yet.
-    fn unheard(&self, learner: i64) -> Vec<Packet> {
+    /// What a learner has said to its leader (`up`), or the leader to it, and the other has not heard yet. Of snapshots the
+    /// packet before them.
+    pub(super) fn on_the_way(&self, learner: i64, up: bool) -> Vec<Packet> {
+        let links = self.links.values().filter(|link| link.learner == learner);
         let mut bytes = BytesMut::new();
-        for sent in self.links.values().filter(|link| link.learner == learner).flat_map(|link| &link.up) {
-            match sent {
-                Sent::Bytes(sent) => bytes.extend_from_slice(sent),
-                Sent::Snapshot(_) => panic!("a learner sends no snapshot"),
+        for sent in links.flat_map(|link| if up { &link.up } else { &link.down }) {
+            if let Sent::Bytes(sent) = sent {
+                bytes.extend_from_slice(sent);
             }
         }
         let mut packets = Vec::new();
@@ -48,7 +45,7 @@ impl Cluster {
 
     /// Everybody serves, shows the same, and would do so after a start.
     #[track_caller]
-    fn assert_whole(&self, context: &str) {
+    pub(super) fn assert_whole(&self, context: &str) {
         assert!(self.modes().iter().all(|(_, mode)| mode.is_some()), "{context}: {:?}", self.modes());
         self.assert_agreement();
         let digests: BTreeSet<u64> = self.servers.values().map(|s| s.disk.recover().0.tree().digest()).collect();
@@ -182,7 +179,7 @@ fn h4_newleader_is_acknowledged_before_any_proposal() {
     c.cut.insert((1, 3));
     c.server(1).disk_stuck = false;
     c.deliver_all();
-    let acks: Vec<Zxid> = c.unheard(1).iter().filter(|p| p.kind == PacketKind::Ack).map(|p| p.zxid).collect();
+    let acks: Vec<Zxid> = c.on_the_way(1, true).iter().filter(|p| p.kind == PacketKind::Ack).map(|p| p.zxid).collect();
     assert_eq!(acks, [Epoch(2).zxid()], "the acknowledgement of NEWLEADER, and none of a proposal");
     c.cut.clear();
     c.run(2);
@@ -199,7 +196,7 @@ fn h5_a_proposal_from_before_newleader_is_committed_behind_it() {
     c.create(3, session, 1, "/under_way");
     c.elect();
     // Until server 1 has heard NEWLEADER, its answer being on the way.
-    while !c.unheard(1).iter().any(|packet| packet.kind == PacketKind::Ack) {
+    while !c.on_the_way(1, true).iter().any(|packet| packet.kind == PacketKind::Ack) {
         assert!(c.step(), "server 1 never answered NEWLEADER");
     }
     c.cut.insert((1, 3));
@@ -234,10 +231,89 @@ fn h6_a_gap_ends_the_link() {
     c.assert_everywhere("/lost_on_the_way", true);
 }
 
+/// ZOOKEEPER-4925, the other side: what came by DIFF is in memory too, so that it can be given on.
+#[test]
+fn h6_what_came_by_diff_can_be_given_on_without_a_hole() {
+    let mut c = a_follower_that_lacks_a_little();
+    c.run(4);
+    c.write(3, "/afterwards");
+    let known = |id: i64| -> Vec<Zxid> {
+        let history = &c.servers[&id].peer.as_ref().unwrap().history;
+        history.after(Zxid(1 << 32 | 2)).expect("all behind /before").map(|(zxid, _)| *zxid).collect()
+    };
+    assert!(known(1).is_sorted_by(|a, b| b.follows(*a)), "{:?}", known(1));
+    assert_eq!(known(1).len(), 6, "/missed, /missed_too and /afterwards, with their sessions");
+    assert_eq!(known(1), known(3));
+}
+
 /// ZOOKEEPER-3642: what an interrupted snapshot left in memory is not gone on from.
 #[test]
 fn h7_a_snapshot_may_be_interrupted_anywhere() {
     interrupt_everywhere(1, a_follower_that_lacks_too_much, &["/before", "/missed", "/missed_too"], &[]);
+}
+
+/// A transaction that follows this state and creates a znode, as a leader proposes it, and the state that it leads to.
+fn creation(before: &DataTree, path: &str) -> (DataTree, Packet) {
+    let mut after = before.clone();
+    let header = TxnHeader { session: SessionId(77), cxid: 1, zxid: before.tree().zxid().next(), time: WallMs(1) };
+    let kind = CreateKind::Plain { ephemeral: false };
+    let (data, acl) = (Some(Bytes::from_static(b"x")), AclList::OPEN);
+    let parent_cversion = before.tree().get("/").expect("there is a root").meta().cversion + 1;
+    let txn = Txn::Create { path: path.into(), data, acl, kind, with_stat: false, parent_cversion };
+    after.apply(&header, &txn);
+    let mut payload = Vec::new();
+    LoggedTxn::encode_parts(&mut payload, &header, &txn, Some(after.tree().digest()));
+    (after, Packet::with(PacketKind::Proposal, header.zxid, payload))
+}
+
+/// Apache's leader goes on while it sends its state: what that has of later transactions is no mistake, and they come behind it,
+/// before NEWLEADER, each with the digest of a tree that this server never has. From there on a digest tells the truth.
+#[test]
+fn h11_a_snapshot_that_is_ahead_of_its_zxid_raises_no_alarm_and_a_wrong_one_does() {
+    for whole in [true, false] {
+        let mut c = Cluster::three();
+        c.run(2);
+        c.write(1, "/before");
+        c.kill(1);
+        c.start(1);
+        // Server 1 hears this test instead of its leader.
+        c.cut.insert((3, 1));
+        c.elect();
+        let link = link_of_server_1(&c);
+        let state = c.servers[&3].disk.recover().0;
+        let zxid = state.tree().zxid();
+        let (one, create_one) = creation(&state, "/one");
+        let (two, create_two) = creation(&one, "/two");
+        let (three, create_three) = creation(&two, "/three");
+        let commit = |proposal: &Packet| Packet::bare(PacketKind::Commit, proposal.zxid);
+        let sent = if whole { two } else { creation(&two, "/that_nobody_else_has").0 };
+        let mut decoder = Decoder::new(Form::Stream, zxid);
+        let (source, mut chunk) = (SnapshotSource::of(&sent, true), Vec::new());
+        let mut encoder = Encoder::new(&source, Form::Stream);
+        while encoder.next_chunk(&mut chunk) {
+            assert_eq!(decoder.feed(&chunk).unwrap(), chunk.len(), "the stream is one piece");
+        }
+        let sent = decoder.finish(&[]).unwrap().data_tree;
+        let mismatches =
+            |c: &Cluster| c.servers[&1].peer.as_ref().unwrap().status(c.now).unwrap().counts.digest_mismatches;
+        let packet = |packet: Packet| Event::Packet(link, packet);
+        c.events(
+            1,
+            [Packet::bare(PacketKind::LeaderInfo, Epoch(1).zxid()), Packet::bare(PacketKind::Snap, zxid)].map(packet),
+        );
+        c.event(1, Event::SnapshotReceived(link, Box::new(sent)));
+        let behind = [create_one.clone(), commit(&create_one), create_two.clone(), commit(&create_two)];
+        c.events(1, behind.map(packet));
+        for kind in [PacketKind::NewLeader, PacketKind::UpToDate] {
+            c.event(1, packet(Packet::bare(kind, Epoch(1).zxid())));
+        }
+        assert_eq!((c.modes()[0], mismatches(&c)), ((1, Some(Mode::Following)), 0), "whole: {whole}");
+        c.events(1, [create_three.clone(), commit(&create_three)].map(packet));
+        let digest = c.servers[&1].serving.as_ref().expect("it serves").1.digest();
+        assert_eq!((digest == three.tree().digest(), mismatches(&c)), (whole, u64::from(!whole)));
+        // No snapshot of a tree that is known to be another: the next start is to read the log.
+        assert_eq!(c.servers[&1].peer.as_ref().unwrap().safe().is_some(), whole);
+    }
 }
 
 /// ZOOKEEPER-5094: what came after TRUNC is on disk before anybody is told of it. And ZOOKEEPER-1549: what was cut stays away.
@@ -253,6 +329,24 @@ fn h12_a_difference_may_be_interrupted_anywhere() {
     let mut c = a_follower_that_lacks_a_little();
     c.run(4);
     assert_eq!(c.servers[&1].disk.base.tree().zxid(), Zxid::ZERO, "all of it came as transactions");
+}
+
+/// ZOOKEEPER-2678: neither those who serve, nor those who come, wait for a learner whose disk hangs.
+#[test]
+fn h12_a_learner_that_comes_to_no_end_holds_nobody_up() {
+    let mut c = a_follower_that_lacks_a_little();
+    c.server(1).disk_stuck = true;
+    c.run(10);
+    c.write(2, "/meanwhile");
+    c.kill(2);
+    c.start(2);
+    c.run(4);
+    assert_eq!(c.modes(), [(1, None), (2, Some(Mode::Following)), (3, Some(Mode::Leading))]);
+    c.assert_everywhere("/meanwhile", true);
+    c.server(1).disk_stuck = false;
+    c.run(60);
+    c.assert_whole("afterwards");
+    c.assert_everywhere("/meanwhile", true);
 }
 
 /// A quorum of others is enough for a commit; the leader's vote is about what its own disk has.
@@ -487,4 +581,78 @@ fn an_epoch_that_no_ensemble_comes_to_is_not_believed() {
         assert_eq!(c.modes(), [(1, None), (2, Some(Mode::Following)), (3, Some(Mode::Leading))]);
         assert_eq!(c.epochs(3), (Epoch(1), Epoch(1)));
     }
+}
+
+/// A session's transaction, as a leader proposes it.
+fn proposal(zxid: Zxid) -> Packet {
+    let header = TxnHeader { session: SessionId(77), cxid: 1, zxid, time: WallMs(1) };
+    let mut payload = Vec::new();
+    LoggedTxn::encode_parts(&mut payload, &header, &Txn::CreateSession { timeout_ms: 4000 }, None);
+    Packet::with(PacketKind::Proposal, zxid, payload)
+}
+
+/// The link over which server 1 follows.
+fn link_of_server_1(c: &Cluster) -> LinkId {
+    *c.links.iter().find(|(_, link)| link.learner == 1).expect("server 1 follows").0
+}
+
+/// Found by fuzzing: each of these ended the server by a failed assertion, or left a log that no start believed.
+#[test]
+fn a_leader_that_contradicts_itself_is_left_and_nothing_is_lost() {
+    let next = Zxid(Epoch(1).zxid().0 + 3);
+    let commit = |zxid| Packet::bare(PacketKind::Commit, zxid);
+    for packets in [
+        vec![proposal(next), commit(next.next())],
+        vec![proposal(next), proposal(next.next()), commit(next.next())],
+        vec![commit(next)],
+        vec![proposal(Zxid(Epoch(1).zxid().0 + 5))],
+        vec![proposal(Epoch(2).zxid().next())],
+        vec![proposal(Zxid(Epoch(2).zxid().0 + 5))],
+        vec![proposal(Zxid(i64::MAX))],
+    ] {
+        let mut c = Cluster::three();
+        c.run(2);
+        c.write(1, "/before");
+        assert_eq!(c.servers[&1].disk.recover().0.tree().zxid().next(), next);
+        let link = link_of_server_1(&c);
+        let context = format!("{packets:?}");
+        c.events(1, packets.into_iter().map(|packet| Event::Packet(link, packet)));
+        c.deliver_all();
+        assert!(c.servers[&1].serving.is_none(), "it has left its leader: {context}");
+        c.run(60);
+        c.assert_whole(&context);
+        c.assert_everywhere("/before", true);
+    }
+}
+
+/// Found by fuzzing: a snapshot that comes while the disk is at work for what came before ended the server.
+#[test]
+fn a_snapshot_that_nobody_has_asked_for_ends_the_link_alone() {
+    let mut c = Cluster::three();
+    c.run(2);
+    c.write(1, "/before");
+    c.kill(1);
+    c.start(1);
+    c.elect();
+    let link = link_of_server_1(&c);
+    let epoch = Epoch(2).zxid();
+    let state = Event::SnapshotReceived(link, Box::default());
+    let packet = |kind| Event::Packet(link, Packet::bare(kind, epoch));
+    c.events(1, [packet(PacketKind::LeaderInfo), packet(PacketKind::Snap), state]);
+    c.run(60);
+    c.assert_whole("afterwards");
+    c.assert_everywhere("/before", true);
+}
+
+/// Its acknowledgements would count as the leader's own.
+#[test]
+fn a_learner_with_the_id_of_its_leader_is_refused() {
+    let mut c = Cluster::three();
+    c.run(2);
+    let (link, sid) = (99, 3);
+    let info = LearnerInfo { sid, protocol_version: 0x10000, config_version: 0, knows_hand_over: false };
+    let packet = Packet::with(PacketKind::FollowerInfo, Epoch(1).zxid(), info.encode());
+    c.events(3, [Event::LearnerConnected(link), Event::Packet(link, packet)]);
+    let leader = c.servers[&3].peer.as_ref().and_then(Peer::leader).expect("it leads still");
+    assert!(!leader.has_learner(ServerId(sid)) && !leader.links().any(|known| known == link));
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::proto::ErrorCode;
 use crate::proto::client::Id;
 use crate::proto::op::ReconfigRequest;
+use crate::proto::txn::Txn;
 use crate::tree::CONFIG;
 
 /// The line of a server, without its key.
@@ -257,6 +258,35 @@ fn nobody_hears_of_a_change_before_the_leader_has_written_it_down() {
     c.deliver_all();
     assert_done(c.reply(1, 1));
     assert!(c.reply(1, 2).is_some());
+}
+
+/// Found by simulation. A server that ended with the change in its log and not yet in its dynamic file led with that log,
+/// committed the change, and went on with the configuration before.
+#[test]
+fn nobody_has_a_change_in_its_log_before_it_is_written_down() {
+    let mut c = Cluster::reconfigurable(&THREE);
+    let session = c.open_session(3);
+    for id in 1..=3 {
+        c.server(id).config_stuck = true;
+    }
+    assert_eq!(c.reconfigure(3, session, 1, "", "1"), None);
+    for id in 1..=3 {
+        c.kill(id);
+        c.server(id).config_stuck = false;
+    }
+    for id in 1..=3 {
+        c.start(id);
+    }
+    c.run(8);
+    assert_eq!(c.members(), "1p 2p 3p");
+    for (id, server) in &c.servers {
+        let logged = server.disk.log.iter().map(|(_, payload)| LoggedTxn::decode(payload).unwrap().txn);
+        assert!(logged.into_iter().all(|txn| !matches!(txn, Txn::Reconfig { .. })), "server {id} has it");
+    }
+    let session = c.open_session(3);
+    assert_done(c.reconfigure(3, session, 1, "", "1"));
+    let logged = c.servers[&2].disk.log.iter().map(|(_, payload)| LoggedTxn::decode(payload).unwrap().txn);
+    assert!(logged.into_iter().any(|txn| matches!(txn, Txn::Reconfig { .. })), "and now it is there");
 }
 
 #[test]

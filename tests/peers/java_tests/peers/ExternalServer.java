@@ -35,6 +35,7 @@ public class ExternalServer extends ServerCnxnFactory {
     private int perHost = 60;
     private int backlog = -1;
     private Process process;
+    private ZooKeeperServer served;
 
     @Override
     public void configure(InetSocketAddress addr, int maxcc, int listenBacklog, boolean secure) {
@@ -48,6 +49,7 @@ public class ExternalServer extends ServerCnxnFactory {
 
     @Override
     public void startup(ZooKeeperServer server, boolean startServer) throws IOException, InterruptedException {
+        served = server;
         // That directory is the one with the snapshots.
         Path data = server.getTxnLogFactory().getSnapDir().getParentFile().toPath().toAbsolutePath();
         Path config = data.resolve("zoo.cfg");
@@ -80,7 +82,8 @@ public class ExternalServer extends ServerCnxnFactory {
     private static List<String> properties() {
         List<String> lines = new ArrayList<>();
         for (String name : System.getProperties().stringPropertyNames()) {
-            boolean read = name.startsWith("zookeeper.") || name.startsWith("jute.") || name.startsWith("znode.container.");
+            boolean read = name.startsWith("zookeeper.") || name.startsWith("jute.") || name.startsWith("znode.container.")
+                || name.equals("readonlymode.enabled");
             if (read && !name.equals(ZOOKEEPER_SERVER_CNXN_FACTORY) && !name.startsWith("zookeeper.authProvider.")) {
                 lines.add(name.replaceFirst("^zookeeper\\.", "") + "=" + System.getProperty(name));
             }
@@ -148,9 +151,19 @@ public class ExternalServer extends ServerCnxnFactory {
         return perHost;
     }
 
+    /** A program that runs takes up no other limit, so it is started again. */
     @Override
     public void setMaxClientCnxnsPerHost(int max) {
         perHost = max;
+        if (process == null) {
+            return;
+        }
+        shutdown();
+        try {
+            startup(served, true);
+        } catch (IOException | InterruptedException e) {
+            throw new IllegalStateException(e);
+        }
     }
 
     @Override
