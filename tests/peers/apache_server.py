@@ -56,6 +56,9 @@ class Server:
         self.stop()
 
     def client(self, auth=()):
-        client = KazooClient(f"127.0.0.1:{self.port}", timeout=40, auth_data=list(auth))
+        # To a starting Apache server a client may connect and never get an answer. kazoo waits for one as long as its session
+        # lasts, divided by the addresses it knows; with one address its session would be over then.
+        addresses = ",".join([f"127.0.0.1:{self.port}"] * 4)
+        client = KazooClient(addresses, timeout=40, auth_data=list(auth))
         client.start()
         return client

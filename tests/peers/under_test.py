@@ -45,10 +45,11 @@ class Live:
     def assert_it_goes_on(self):
         """The session is the same, and was never lost."""
         deadline = time.monotonic() + WAIT_SECONDS_MAX
-        while not self._client.connected:
+        # None while it is not connected.
+        while (found := self._client.client_id) is None:
             assert time.monotonic() < deadline, f"not connected again: {self._states}"
             time.sleep(0.02)
-        assert self._client.client_id == self._session, "a new session"
+        assert found == self._session, f"{self._session} has become {found}: {self._states}"
         assert KazooState.LOST not in self._states, self._states
 
 
