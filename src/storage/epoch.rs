@@ -76,10 +76,12 @@ pub fn save(dir: &Path, epochs: Epochs) -> Result<(), StorageError> {
     sync_dir(dir)
 }
 
-/// Makes durable how far session ids may come. On a disk without room that is left out: reads must go on there, and ids that are given
-/// out twice need a clock that is set back besides.
+/// Makes durable how far session ids may come. Where there is no room for another file, the one that is there is written over, which
+/// takes none: it is so short that a loss of power leaves the old number or the new one. If that fails too it is left out: reads
+/// must go on there, and ids that are given out twice need a clock that is set back besides.
 pub fn save_session_ids(dir: &Path, used: u64) {
-    if let Err(error) = write(&dir.join(SESSION_IDS), used).and_then(|()| sync_dir(dir)) {
+    let path = dir.join(SESSION_IDS);
+    if let Err(error) = write(&path, used).or_else(|_| write_over(&path, used)).and_then(|()| sync_dir(dir)) {
         tracing::warn!("{error}: if this clock is set back, ids of closed sessions may be given out again");
     }
 }
@@ -109,12 +111,21 @@ fn write(path: &Path, number: u64) -> Result<(), StorageError> {
     }
     let temp = path.with_extension(TEMP_SUFFIX);
     let options = OpenOptions::new().write(true).create(true).truncate(true).to_owned();
-    let written = files::open(&temp, &options).and_then(|mut file| {
-        file.write_all(number.to_string().as_bytes())?;
-        files::sync(&file, &temp)
-    });
-    written.map_err(StorageError::io("write", &temp))?;
+    put(&temp, &options, number)?;
     files::rename(&temp, path).map_err(StorageError::io("rename to its final name", &temp))
+}
+
+/// Replaces the number in a file that is there and holds one that is no longer.
+fn write_over(path: &Path, number: u64) -> Result<(), StorageError> {
+    put(path, OpenOptions::new().write(true), number)
+}
+
+fn put(path: &Path, options: &OpenOptions, number: u64) -> Result<(), StorageError> {
+    let written = files::open(path, options).and_then(|mut file| {
+        file.write_all(number.to_string().as_bytes())?;
+        files::sync(&file, path)
+    });
+    written.map_err(StorageError::io("write", path))
 }
 
 fn damaged(path: PathBuf, what: String) -> StorageError {
@@ -150,13 +161,16 @@ mod tests {
     }
 
     #[test]
-    fn how_far_session_ids_have_come_keeps_nobody_from_serving() {
+    fn how_far_session_ids_have_come_is_kept_without_room_and_keeps_nobody_from_serving() {
         let dir = TempDir::new("epoch-no-room");
         // Nothing can be written under that name.
         fs::create_dir(dir.path().join(SESSION_IDS).with_extension(TEMP_SUFFIX)).unwrap();
-        let epochs = Epochs { accepted: Epoch(5), current: Epoch(4), session_ids: 7 };
+        let epochs = Epochs { accepted: Epoch(5), current: Epoch(4), session_ids: 17 };
         save(dir.path(), epochs).unwrap();
         assert_eq!(load(dir.path(), LAST).unwrap(), Epochs { session_ids: 0, ..epochs });
+        fs::write(dir.path().join(SESSION_IDS), "9").unwrap();
+        save(dir.path(), epochs).unwrap();
+        assert_eq!(load(dir.path(), LAST).unwrap(), epochs, "in place of the number that was there");
     }
 
     #[test]
