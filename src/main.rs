@@ -4,7 +4,8 @@ mod ring;
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use clap::Parser as _;
@@ -73,13 +74,20 @@ fn start(cli: &Cli) -> Result<u8, Box<dyn std::error::Error>> {
     }
     let (stopper, stop) = mpsc::channel();
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    let on_signal = stopper.clone();
+    let serving = Arc::new(AtomicBool::new(false));
+    let (on_signal, serves) = (stopper.clone(), Arc::clone(&serving));
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
+            // Until then it waits for a port or reads its log, and there is nothing to put in order.
+            if !serves.load(Ordering::Acquire) {
+                tracing::info!("Asked to stop while it starts");
+                tracing::info!("Exiting normally");
+                std::process::exit(0);
+            }
             drop(on_signal.send(Stop::Signal(signal)));
         }
     })?;
-    match run::run(&config, &stop, &stopper) {
+    match run::run(&config, &stop, &stopper, &serving) {
         Ok(()) => {
             tracing::info!("Exiting normally");
             Ok(0)

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::atomic::{self, AtomicBool};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use glommio::channels::shared_channel::{self, SharedReceiver, SharedSender};
@@ -118,8 +118,14 @@ const FLUSHES_IN_FLIGHT: usize = 2;
 /// Helper threads of the ordering shard: one makes segments, one writes a snapshot, one is for the rest.
 const HELPER_THREADS: usize = 3;
 
-/// Runs a server until it is told to stop. Returns in good order, or with the reason why not.
-pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<Stop>) -> Result<(), RunError> {
+/// Runs a server until it is told to stop. Returns in good order, or with the reason why not. It is `serving` once it listens to
+/// `stop`; before that, the process may just end.
+pub fn run(
+    config: &Config,
+    stop: &mpsc::Receiver<Stop>,
+    stopper: &mpsc::Sender<Stop>,
+    serving: &AtomicBool,
+) -> Result<(), RunError> {
     let cores = config::allowed_cores().map_err(|error| RunError::Ring(error.to_string()))?;
     let plan = placement::plan(&cores, &config.overrides()).map_err(RunError::Placement)?;
     tracing::info!("{plan}");
@@ -160,6 +166,7 @@ pub fn run(config: &Config, stop: &mpsc::Receiver<Stop>, stopper: &mpsc::Sender<
     let recovery = recovery.map_err(RunError::Storage)?;
     metrics.loaded(recovery.took);
     let parts = Parts { clock, metrics, shared };
+    serving.store(true, atomic::Ordering::Release);
     serve(config, &plan, sockets, recovery, parts, (stop, stopper))
 }
 

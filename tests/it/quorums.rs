@@ -79,13 +79,18 @@ fn a_server_that_cannot_be_a_member_says_why_and_ends() {
     }
 }
 
+/// Of the first server of an ensemble.
+fn election_port(server: &Server) -> String {
+    let text = fs::read_to_string(server.config_path()).expect("it is written");
+    let line = text.lines().find_map(|line| line.strip_prefix("server.1=")).expect("there is one");
+    line.split(':').nth(2).expect("host, quorum port, election port").to_owned()
+}
+
 #[test]
 fn an_election_port_in_use_is_named() {
     let mut ensemble = Ensemble::new(3, 0, "electionPortBindRetry=1\n");
     let server = &mut ensemble.servers[0];
-    let text = fs::read_to_string(server.config_path()).expect("it is written");
-    let line = text.lines().find_map(|line| line.strip_prefix("server.1=")).expect("there is one");
-    let port = line.split(':').nth(2).expect("host, quorum port, election port");
+    let port = election_port(server);
     let _taken = TcpListener::bind(format!("127.0.0.1:{port}")).expect("it is ours");
     let (code, said) = server.start_in_vain();
     assert_eq!(code, Some(14), "{said}");
@@ -93,6 +98,19 @@ fn an_election_port_in_use_is_named() {
         said.contains(&format!("cannot listen on the election port 127.0.0.1:{port}: Address already in use")),
         "{said}"
     );
+}
+
+#[test]
+fn a_server_that_waits_for_its_election_port_can_be_stopped() {
+    let mut ensemble = Ensemble::new(3, 0, "electionPortBindRetry=0\n");
+    let server = &mut ensemble.servers[0];
+    let _taken = TcpListener::bind(format!("127.0.0.1:{}", election_port(server))).expect("it is ours");
+    server.spawn();
+    wait_for("it to find the port in use", || {
+        server.printed().contains("Exception while listening to address").then_some(())
+    });
+    server.stop();
+    assert!(server.printed().contains("Asked to stop while it starts"), "{}", server.printed());
 }
 
 /// Two of five servers are a quorum, and three are none.
