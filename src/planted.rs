@@ -42,11 +42,12 @@ pub enum Bug {
     EpochReused,
     LonelyLeaderStays,
     TailDroppedAtEnd,
+    ConvertedLogKept,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 30] = [
+    pub const ALL: [Bug; 31] = [
         Bug::AckBeforeFlush,
         Bug::EpochBeforeHistory,
         Bug::NewLeaderAckBeforeFlush,
@@ -77,6 +78,7 @@ impl Bug {
         Bug::EpochReused,
         Bug::LonelyLeaderStays,
         Bug::TailDroppedAtEnd,
+        Bug::ConvertedLogKept,
     ];
 }
 

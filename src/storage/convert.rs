@@ -3,14 +3,19 @@
 //! A file has its final name only when it is whole and durable; until then `.tmp` is behind it. What is there already is
 //! never replaced.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::apache_log::{MAGIC, RECORD_END};
 use super::error::StorageError;
+use super::files;
 use super::format::{self, BLOCK_BYTES, Kind, Link, Place, SegmentHeader};
+use super::inspect::{Entry, Item, LogFile, LogReader};
 use super::segments;
+use super::snapshot;
+use super::snapshot_format::SnapshotSource;
+use crate::tree::DataTree;
 use crate::types::Zxid;
 
 const BUFFER_BYTES: usize = 256 << 10;
@@ -26,6 +31,120 @@ pub struct Written {
     pub last: Zxid,
     /// How many.
     pub transactions: u64,
+}
+
+/// What [`each`] comes to.
+pub enum Step<'a> {
+    /// A transaction.
+    Txn(&'a Entry),
+    /// A file is over; it has so many bytes.
+    FileEnds(u64),
+}
+
+/// Goes through these logs, oldest first and of either kind, as one history: hands on each transaction once, whichever of them have
+/// it. What was being written at a crash is left out.
+///
+/// Errors with `Damaged` where a transaction is missing, or bytes are no record that had been durable, and with what `take` errors. Between
+/// Apache's log and the first segment some may be missing: the segments before it may have been used again.
+pub fn each(
+    logs: &[LogFile],
+    mut take: impl FnMut(&LogFile, Step<'_>) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    let (mut last, mut is_native) = (None, false);
+    for file in logs {
+        let Some(mut reader) = LogReader::open(file)? else { continue };
+        loop {
+            let item = reader.read()?;
+            if let Some(link) = reader.previous().filter(|_| !is_native) {
+                (last, is_native) = (last.max(Some(link.zxid)), true);
+            }
+            match item {
+                Item::Txn(entry) if last.is_some_and(|last| entry.zxid <= last) => {}
+                Item::Txn(entry) => {
+                    if let Some(last) = last.filter(|last| !entry.zxid.follows(*last)) {
+                        let what = format!("{} stands here and {last} before it", entry.zxid);
+                        return Err(damaged(file, entry.position, what));
+                    }
+                    last = Some(entry.zxid);
+                    take(file, Step::Txn(&entry))?;
+                }
+                Item::Break(broken) => {
+                    check_torn(file, broken.position, broken.what, &mut reader)?;
+                    break;
+                }
+                Item::End => break,
+            }
+        }
+        take(file, Step::FileEnds(reader.bytes()))?;
+    }
+    Ok(())
+}
+
+/// A break with nothing behind it that would have been durable after it is the end of what a crash left.
+fn check_torn(file: &LogFile, position: u64, what: String, reader: &mut LogReader) -> Result<(), StorageError> {
+    loop {
+        match reader.read()? {
+            Item::Txn(entry) if entry.durable.is_none_or(|durable| durable > position) => {
+                return Err(damaged(file, position, what));
+            }
+            Item::Txn(_) | Item::Break(_) => {}
+            Item::End => return Ok(()),
+        }
+    }
+}
+
+fn damaged(file: &LogFile, offset: u64, what: String) -> StorageError {
+    let remedy = "Look at it with verify, and repair a copy".to_owned();
+    StorageError::Damaged { path: file.path.clone(), offset, what, remedy }
+}
+
+/// The snapshot that a log goes on from which begins with the first transaction there was: the empty `snapshot.0`, which Apache's first
+/// start leaves too. Without a snapshot it starts on no log. Returns its path, unless the log begins later, or a snapshot is in
+/// `dir` already.
+pub fn leave_first_snapshot(logs: &[LogFile], dir: &Path) -> Result<Option<PathBuf>, StorageError> {
+    let begins_later = logs.first().is_none_or(|first| first.after != Zxid::ZERO);
+    if begins_later || !snapshot::list_by_name(dir)?.is_empty() {
+        return Ok(None);
+    }
+    let written = snapshot::write(dir, &SnapshotSource::of(&DataTree::new(), true), |_| {})?;
+    Ok(Some(written.path))
+}
+
+/// Writes a log of Apache's.
+pub struct ApacheLogsWriter {
+    dir: PathBuf,
+    current: Option<ApacheLogWriter>,
+    written: Vec<Written>,
+}
+
+impl ApacheLogsWriter {
+    /// A log in `dir`.
+    pub fn new(dir: &Path) -> ApacheLogsWriter {
+        ApacheLogsWriter { dir: dir.to_owned(), current: None, written: Vec::new() }
+    }
+
+    /// Adds a transaction, in Apache's bytes. Errors with `Io` if a file begins with it that is there already.
+    pub fn append(&mut self, zxid: Zxid, payload: &[u8]) -> Result<(), StorageError> {
+        let current = match &mut self.current {
+            Some(current) => current,
+            current => current.insert(ApacheLogWriter::create(&self.dir, zxid)?),
+        };
+        current.append(zxid, payload)
+    }
+
+    /// The next transaction begins another file.
+    pub fn file_ends(&mut self) -> Result<(), StorageError> {
+        if let Some(writer) = self.current.take() {
+            self.written.push(writer.finish()?);
+        }
+        Ok(())
+    }
+
+    /// Makes the last file durable. Returns all that were written.
+    pub fn finish(mut self) -> Result<Vec<Written>, StorageError> {
+        self.file_ends()?;
+        Ok(self.written)
+    }
 }
 
 /// Writes one log file of Apache's, `log.<zxid of the first transaction>`. It ends behind its last record, without the
@@ -173,7 +292,9 @@ impl Unfinished {
         let mut temp = path.as_os_str().to_owned();
         temp.push(".tmp");
         let temp = PathBuf::from(temp);
-        let file = File::create_new(&temp).map_err(StorageError::io("create", &temp))?;
+        // One that is there was left by a crash.
+        let options = OpenOptions::new().write(true).create(true).truncate(true).to_owned();
+        let file = files::open(&temp, &options).map_err(StorageError::io("create", &temp))?;
         let file = BufWriter::with_capacity(BUFFER_BYTES, file);
         Ok(Unfinished { path: path.to_owned(), temp, file, is_finished: false })
     }
@@ -196,9 +317,9 @@ impl Unfinished {
 
     fn finish(mut self) -> Result<(), StorageError> {
         self.file.flush().map_err(StorageError::io("write", &self.temp))?;
-        self.file.get_ref().sync_all().map_err(StorageError::io("fsync", &self.temp))?;
+        files::sync(self.file.get_ref(), &self.temp).map_err(StorageError::io("fsync", &self.temp))?;
         check_absent(&self.path)?;
-        fs::rename(&self.temp, &self.path).map_err(StorageError::io("create", &self.path))?;
+        files::rename(&self.temp, &self.path).map_err(StorageError::io("create", &self.path))?;
         self.is_finished = true;
         segments::sync_dir(self.path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new(".")))
     }
@@ -208,7 +329,7 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.is_finished {
             // What cannot be removed has a name that no server takes for a log.
-            let _ = fs::remove_file(&self.temp);
+            let _ = files::remove(&self.temp);
         }
     }
 }

@@ -58,7 +58,7 @@ pub fn finish(snapshot_dir: &Path, log_dir: &Path) -> Result<(), StorageError> {
     for (_, path) in segments::list(log_dir)?.into_iter().rev().filter(|_| !planted::is(Bug::StaleLogKept)) {
         remove(&path)?;
     }
-    for file in apache_log::list(log_dir)?.into_iter().rev() {
+    for file in apache_log::list(log_dir)?.into_iter().rev().filter(|_| !planted::is(Bug::ConvertedLogKept)) {
         remove(&file.path)?;
     }
     let doubt = snapshot_dir.join(IN_DOUBT);

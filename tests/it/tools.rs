@@ -158,15 +158,18 @@ fn a_log_converted_there_and_back_is_the_same_and_a_server_starts_on_it() {
     assert_eq!(dump(&apache), original);
     assert_eq!(dump(&native), original);
 
-    for segment in segments(&server.log_dir()) {
-        fs::remove_file(segment).unwrap();
+    // Apache starts on no log without a snapshot, so there is the one that this log begins with.
+    for converted in [&apache, &native] {
+        fs::remove_dir_all(server.log_dir()).unwrap();
+        fs::create_dir(server.log_dir()).unwrap();
+        for file in fs::read_dir(converted).unwrap().map(|entry| entry.unwrap().path()) {
+            fs::copy(&file, server.log_dir().join(file.file_name().unwrap())).unwrap();
+        }
+        server.start();
+        let (data, stat) = server.client().call(&support::get("/app/lock", false)).data();
+        assert_eq!((data.as_deref(), stat.version), (Some(&b"2"[..]), 1));
+        server.kill();
     }
-    for segment in segments(&native) {
-        fs::copy(&segment, server.log_dir().join(segment.file_name().unwrap())).unwrap();
-    }
-    server.start();
-    let (data, stat) = server.client().call(&support::get("/app/lock", false)).data();
-    assert_eq!((data.as_deref(), stat.version), (Some(&b"2"[..]), 1));
 }
 
 #[test]

@@ -5,19 +5,19 @@
 use std::cell::RefCell;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use ringkeeper::storage::epoch;
+use ringkeeper::storage::convert::{self, ApacheLogsWriter, Step, Written};
 use ringkeeper::storage::error::StorageError;
-#[cfg(debug_assertions)]
 use ringkeeper::storage::files;
 use ringkeeper::storage::format::{BLOCK_BYTES, Link};
 use ringkeeper::storage::group_commit::Batch;
+use ringkeeper::storage::inspect::{FileKind, find_logs};
 use ringkeeper::storage::log::{Filled, Spare};
 use ringkeeper::storage::recovery::{self, Recovery};
 use ringkeeper::storage::replay::Replay;
-use ringkeeper::storage::{replace, segments, snapshot};
+use ringkeeper::storage::{apache_log, epoch, replace, segments, snapshot};
 use ringkeeper::tree::DataTree;
 use ringkeeper::types::Zxid;
 use ringkeeper::zab::effect::Epochs;
@@ -158,13 +158,62 @@ impl Disk {
                 Ok(loaded) => Replay::on(loaded.data_tree),
                 Err(error) => return Some(why(error)),
             };
-            if let Err(error) = segments::recover(&self.dir, &mut replay) {
+            let apache = apache_log::replay(&self.dir, &mut replay).map(drop);
+            if let Err(error) = apache.and_then(|()| segments::recover(&self.dir, &mut replay).map(drop)) {
                 return Some(why(error));
             }
             let tree = replay.data_tree.tree();
             let differs = (tree.zxid(), tree.digest()) != (zxid, digest);
             differs.then(|| format!("from {} on the log leads to {}, with another tree", file.zxid, tree.zxid()))
         })
+    }
+
+    /// Converts what the log has beyond Apache's to Apache's format. A start on Apache's alone must come to the same state; now and
+    /// then it is all that is left. Tells what was done; nothing where there is no log.
+    pub fn convert(&mut self, chance: &mut Random) -> Result<Option<String>, String> {
+        let Recovery { data_tree, .. } = self.read_back(None).map_err(|error| error.to_string())?;
+        if segments::list(&self.dir).expect("the scratch directory can be read").is_empty() {
+            return Ok(None);
+        }
+        if chance.chance(20) {
+            self.interrupted(chance.below(8), || drop(write_as_apache(&self.dir)));
+            return Ok(Some("its conversion is interrupted".to_owned()));
+        }
+        let written = self.at_files(|| write_as_apache(&self.dir)).map_err(|error| error.to_string())?;
+        let tree = data_tree.tree();
+        let found = self.read_apaches().map_err(|error| error.to_string())?;
+        if (found.tree().zxid(), found.tree().digest()) != (tree.zxid(), tree.digest()) {
+            return Err(format!("it is at {}, and Apache's log leads to {}", tree.zxid(), found.tree().zxid()));
+        }
+        let is_all = chance.chance(50);
+        if is_all {
+            self.at_files(|| -> Result<(), StorageError> {
+                for (_, path) in segments::list(&self.dir)?.into_iter().rev() {
+                    files::remove(&path).map_err(StorageError::io("remove", &path))?;
+                }
+                segments::sync_dir(&self.dir)
+            })
+            .map_err(|error| error.to_string())?;
+            // What is known of segments.
+            self.health.begins_anew();
+        }
+        let transactions: u64 = written.iter().map(|file| file.transactions).sum();
+        let rest = if is_all { ", and its own log is gone" } else { "" };
+        Ok(Some(format!("{transactions} transactions up to {} are converted{rest}", tree.zxid())))
+    }
+
+    /// What Apache would start from.
+    fn read_apaches(&self) -> Result<DataTree, StorageError> {
+        let copy = self.dir.with_extension("apache");
+        fs::create_dir(&copy).expect("the scratch directory can be written to");
+        let snapshots = snapshot::list_by_name(&self.dir)?.into_iter().map(|file| file.path);
+        for path in snapshots.chain(apache_log::list(&self.dir)?.into_iter().map(|file| file.path)) {
+            let name = path.file_name().expect("a file of a directory has a name");
+            fs::copy(&path, copy.join(name)).expect("the scratch directory can be written to");
+        }
+        let found = recovery::recover(&copy, &copy, &recovery::Options::default());
+        fs::remove_dir_all(&copy).expect("the scratch directory can be written to");
+        Ok(found?.data_tree)
     }
 
     pub fn read_back(&self, until: Option<Zxid>) -> Result<Recovery, StorageError> {
@@ -210,4 +259,25 @@ impl Disk {
         file.write_all_at(bytes, position).expect("the scratch directory can be written to");
         self.device.borrow_mut().written(&path, position, bytes);
     }
+}
+
+/// See `tools/log/convert.rs`. What Apache's log has already is not written again.
+fn write_as_apache(dir: &Path) -> Result<Vec<Written>, StorageError> {
+    let logs = find_logs(dir)?;
+    let (native, apache): (Vec<_>, Vec<_>) = logs.into_iter().partition(|file| file.kind == FileKind::NativeLog);
+    let mut last = Zxid::ZERO;
+    convert::each(&apache, |_, step| {
+        if let Step::Txn(entry) = step {
+            last = entry.zxid;
+        }
+        Ok(())
+    })?;
+    convert::leave_first_snapshot(&native, dir)?;
+    let mut writer = ApacheLogsWriter::new(dir);
+    convert::each(&native, |_, step| match step {
+        Step::Txn(entry) if entry.zxid > last => writer.append(entry.zxid, &entry.payload),
+        Step::Txn(_) => Ok(()),
+        Step::FileEnds(_) => writer.file_ends(),
+    })?;
+    writer.finish()
 }

@@ -64,10 +64,12 @@ options! {
     slow_stands: "Of a hundred last stands, so many are followed by a time in which the disks of the others are slow.",
     reconfigs: "Times that a client asks for another configuration of the ensemble.",
     damages: "Times that a server's files are damaged while it is down, always the same server's.",
+    converts: "Of a hundred starts, so many find the log converted to Apache's format.",
 }
 
 /// Options that a failing run is tried with less of, and the least that makes sense.
 pub const SHRINKABLE: &[(&str, u64)] = &[
+    ("converts", 0),
     ("damages", 0),
     ("reconfigs", 0),
     ("stops", 0),
@@ -174,6 +176,7 @@ impl Options {
         }
         let mut set = |name, value| options.set(name, value).expect("it is one of the names");
         set("purge", Random::new(seed ^ 0x7075_7267_6573_2e2e).pick(&[0, 3, 3]));
+        set("converts", Random::new(seed ^ 0x636f_6e76_6572_7473).pick(&[0, 0, 0, 30]));
         set("slow_stands", Random::new(seed ^ 0x736c_6f77_7374_616e).pick(&[0, 50, 100]));
         (options, r)
     }
@@ -183,9 +186,18 @@ impl Options {
     pub fn unhurried(seed: u64) -> Options {
         let (mut options, _) = Options::draw(seed);
         options.set("history", 1_000_000).expect("it is one of the names");
-        for name in
-            ["isolations", "ambushes", "last_stands", "stalls", "stops", "full", "purge", "damages", "reconfigs"]
-        {
+        for name in [
+            "isolations",
+            "ambushes",
+            "last_stands",
+            "stalls",
+            "stops",
+            "full",
+            "purge",
+            "damages",
+            "reconfigs",
+            "converts",
+        ] {
             options.set(name, 0).expect("it is one of the names");
         }
         options

@@ -188,13 +188,14 @@ fn run_many(arguments: &Arguments) -> ExitCode {
 
 fn summary(runs: u64, counts: &Counts) -> String {
     format!(
-        "{runs} runs, {:.1} simulated hours, {} crashes, {} stops, {} damages, {} of them found, {} leaders, \
-         {} snapshots sent, {} configurations, {} transactions, {} replies checked",
+        "{runs} runs, {:.1} simulated hours, {} crashes, {} stops, {} damages, {} of them found, {} logs converted, \
+         {} leaders, {} snapshots sent, {} configurations, {} transactions, {} replies checked",
         counts.simulated_ms as f64 / 3_600_000.0,
         counts.crashes,
         counts.stops,
         counts.damages,
         counts.set_aside,
+        counts.converts,
         counts.elections,
         counts.snapshots_sent,
         counts.reconfigs,
@@ -252,6 +253,21 @@ mod tests {
             counts.add(&outcome.counts);
         }
         assert!(counts.set_aside > 0 && counts.set_aside < counts.damages && counts.stops > 0, "{counts:?}");
+    }
+
+    /// Apache's log leads to the same, alone or beside the server's own.
+    #[test]
+    fn converted_logs_are_as_good() {
+        run::keep_panics_quiet();
+        let _alone = run::alone();
+        let mut counts = Counts::default();
+        for seed in 0..10 {
+            let options = Options::parse(&format!("seed={seed} damages=0 converts=60")).expect("options");
+            let outcome = run::run(&options, None);
+            assert_eq!(outcome.failure, None, "{options}");
+            counts.add(&outcome.counts);
+        }
+        assert!(counts.converts > 10, "{counts:?}");
     }
 
     #[test]

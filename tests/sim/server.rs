@@ -222,6 +222,10 @@ impl World {
             return;
         }
         let id = server + 1;
+        let converts = self.options.converts() as usize;
+        if converts > 0 && self.chance.chance(converts) {
+            self.convert(server);
+        }
         self.servers[server].incarnation += 1;
         let disk = &mut self.servers[server].disk;
         let may_be_lost = disk.health.may_be_lost(&disk.dir);
@@ -313,6 +317,25 @@ impl World {
             self.wake_after(server, phase, Wake::ClientsTick(shard));
         }
         self.keep_segments_ready(server);
+    }
+
+    /// Somebody converts its log, as with `tools/log/convert.rs`. A log that is damaged is not converted.
+    fn convert(&mut self, server: usize) {
+        let disk = &mut self.servers[server].disk;
+        if disk.health.is_hurt() {
+            return;
+        }
+        match disk.convert(&mut self.chance) {
+            Ok(None) => {}
+            Ok(Some(converted)) => {
+                note!(self, "{}: {converted}", server + 1);
+                self.counts.converts += 1;
+            }
+            Err(why) if self.servers[server].disk.is_full() => note!(self, "{} is not converted: {why}", server + 1),
+            Err(why) => {
+                self.checker.violated("Recovery", format!("server {} cannot be converted: {why}", server + 1));
+            }
+        }
     }
 
     /// Whether what a start has found is one history: nothing that was cut is back, and each snapshot that is kept leads to the same

@@ -120,6 +120,8 @@ pub struct Counts {
     pub happenings: u64,
     pub crashes: u64,
     pub damages: u64,
+    /// Logs of which some was converted.
+    pub converts: u64,
     /// Starts that found the history damaged, and set it aside.
     pub set_aside: u64,
     /// Processes that ended because they were told to.
@@ -139,6 +141,7 @@ impl Counts {
         self.happenings += other.happenings;
         self.crashes += other.crashes;
         self.damages += other.damages;
+        self.converts += other.converts;
         self.set_aside += other.set_aside;
         self.stops += other.stops;
         self.elections += other.elections;

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use ringkeeper::shard::upkeep;
-use ringkeeper::storage::convert::{ApacheLogWriter, NativeLogWriter, Written};
-use ringkeeper::storage::inspect::{Entry, Item, LogFile, LogReader, find_logs};
-use ringkeeper::types::Zxid;
+use ringkeeper::storage::convert::{self, ApacheLogWriter, ApacheLogsWriter, NativeLogWriter, Step, Written};
+use ringkeeper::storage::error::StorageError;
+use ringkeeper::storage::inspect::{Entry, find_logs};
 
 use crate::offline::Verdict;
 use crate::offline::progress::Progress;
@@ -24,19 +24,34 @@ pub fn run(options: &ConvertOptions) -> Result<Verdict, Box<dyn Error>> {
     };
     fs::create_dir_all(dir).map_err(|error| format!("cannot create {}: {error}", dir.display()))?;
     let mut writer = match options.to {
-        Format::Apache => {
-            Writer::Apache { current: None, file: is_file.then_some(&options.output), dir, written: Vec::new() }
-        }
+        Format::Apache if is_file => Writer::File { path: &options.output, current: None },
+        Format::Apache => Writer::Apache(ApacheLogsWriter::new(dir)),
         Format::Native => {
             Writer::Native(NativeLogWriter::new(dir, options.sequence, options.segment_bytes, upkeep::salt))
         }
     };
+    // First, so that nobody finds the log without it.
+    if matches!(writer, Writer::Apache(_))
+        && options.from.is_none()
+        && let Some(path) = convert::leave_first_snapshot(&files, dir)?
+    {
+        println!("{}: what the log begins with, without which Apache starts on none", path.display());
+    }
+    let is_wanted = |entry: &Entry| {
+        options.from.is_none_or(|from| entry.zxid >= from) && options.until.is_none_or(|until| entry.zxid <= until)
+    };
     let sizes = files.iter().map(|file| fs::metadata(&file.path).map_or(0, |metadata| metadata.len()));
     let mut progress = Progress::new(sizes.sum(), false);
-    let mut last = None;
-    for file in &files {
-        convert(file, options, &mut writer, &mut last, &mut progress)?;
-    }
+    convert::each(&files, |_, step| match step {
+        Step::Txn(entry) => {
+            progress.at(entry.end);
+            if is_wanted(entry) { writer.append(entry) } else { Ok(()) }
+        }
+        Step::FileEnds(bytes) => {
+            progress.file_done(bytes);
+            writer.file_ends()
+        }
+    })?;
     let written = writer.finish()?;
     drop(progress);
     for Written { path, first, last, transactions } in &written {
@@ -48,97 +63,41 @@ pub fn run(options: &ConvertOptions) -> Result<Verdict, Box<dyn Error>> {
     Ok(Verdict::Fine)
 }
 
-fn convert(
-    file: &LogFile,
-    options: &ConvertOptions,
-    writer: &mut Writer<'_>,
-    last: &mut Option<Zxid>,
-    progress: &mut Progress,
-) -> Result<(), Box<dyn Error>> {
-    let Some(mut reader) = LogReader::open(file)? else { return Ok(()) };
-    loop {
-        match reader.read()? {
-            Item::Txn(entry) => {
-                progress.at(entry.end);
-                let zxid = entry.zxid;
-                if last.is_some_and(|last| zxid <= last) {
-                    continue;
-                }
-                if let Some(last) = last.filter(|last| !zxid.follows(*last)) {
-                    let (path, at) = (file.path.display(), entry.position);
-                    return Err(format!("{path} at byte {at}: {zxid} stands here and {last} before it").into());
-                }
-                *last = Some(zxid);
-                if options.from.is_none_or(|from| zxid >= from) && options.until.is_none_or(|until| zxid <= until) {
-                    writer.append(&entry)?;
-                }
-            }
-            Item::Break(broken) => {
-                check_torn(file, broken.position, &broken.what, &mut reader)?;
-                break;
-            }
-            Item::End => break,
-        }
-    }
-    progress.file_done(reader.bytes());
-    writer.file_ends()?;
-    Ok(())
-}
-
-/// A break with nothing behind it that would have been durable after it is the end of what a crash left.
-fn check_torn(file: &LogFile, position: u64, what: &str, reader: &mut LogReader) -> Result<(), Box<dyn Error>> {
-    loop {
-        match reader.read()? {
-            Item::Txn(entry) if entry.durable.is_none_or(|durable| durable > position) => break,
-            Item::Txn(_) | Item::Break(_) => {}
-            Item::End => return Ok(()),
-        }
-    }
-    let path = file.path.display();
-    Err(format!("{path} is damaged at byte {position}: {what}. Look at it with verify, and repair a copy").into())
-}
-
 enum Writer<'a> {
-    Apache {
+    /// One of Apache's, under the name that was asked for.
+    File {
+        path: &'a Path,
         current: Option<ApacheLogWriter>,
-        file: Option<&'a std::path::PathBuf>,
-        dir: &'a Path,
-        written: Vec<Written>,
     },
+    /// Each file becomes one of Apache's.
+    Apache(ApacheLogsWriter),
     Native(NativeLogWriter),
 }
 
 impl Writer<'_> {
-    fn append(&mut self, entry: &Entry) -> Result<(), Box<dyn Error>> {
+    fn append(&mut self, entry: &Entry) -> Result<(), StorageError> {
         match self {
-            Writer::Native(writer) => writer.append(entry.zxid, &entry.payload)?,
-            Writer::Apache { current, file, dir, .. } => {
-                if current.is_none() {
-                    *current = Some(match file {
-                        Some(path) => ApacheLogWriter::create_at(path, entry.zxid)?,
-                        None => ApacheLogWriter::create(dir, entry.zxid)?,
-                    });
-                }
-                current.as_mut().expect("made above").append(entry.zxid, &entry.payload)?;
+            Writer::Native(writer) => writer.append(entry.zxid, &entry.payload),
+            Writer::Apache(writer) => writer.append(entry.zxid, &entry.payload),
+            Writer::File { current: Some(writer), .. } => writer.append(entry.zxid, &entry.payload),
+            Writer::File { path, current } => {
+                current.insert(ApacheLogWriter::create_at(path, entry.zxid)?).append(entry.zxid, &entry.payload)
             }
         }
-        Ok(())
     }
 
-    /// Each file becomes one of Apache's.
-    fn file_ends(&mut self) -> Result<(), Box<dyn Error>> {
-        if let Writer::Apache { current, written, .. } = self
-            && let Some(writer) = current.take()
-        {
-            written.push(writer.finish()?);
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Vec<Written>, Box<dyn Error>> {
+    fn file_ends(&mut self) -> Result<(), StorageError> {
         match self {
-            Writer::Native(writer) => Ok(writer.finish()?),
-            Writer::Apache { written, .. } => Ok(written),
+            Writer::Apache(writer) => writer.file_ends(),
+            Writer::File { .. } | Writer::Native(_) => Ok(()),
+        }
+    }
+
+    fn finish(self) -> Result<Vec<Written>, StorageError> {
+        match self {
+            Writer::Native(writer) => writer.finish(),
+            Writer::Apache(writer) => writer.finish(),
+            Writer::File { current, .. } => current.map(ApacheLogWriter::finish).into_iter().collect(),
         }
     }
 }

@@ -256,10 +256,15 @@ impl Survey {
                 let (path, offset) = (path.clone(), end.end);
                 self.add(&path, offset, Severity::Damage, what);
             }
+            // Apache's log stays until it is purged, and segments that snapshots cover are used again.
             None if link.zxid > self.last.unwrap_or(link.zxid) => {
-                let last = self.last.unwrap_or_default();
-                let what = format!("it begins after {}, and the log before it ends with {last}", link.zxid);
-                self.add(&file.path, 0, Severity::Damage, what);
+                let what = format!(
+                    "it begins after {}, and Apache's log before it ends with {}: a start needs a snapshot of {0} or later",
+                    link.zxid,
+                    self.last.unwrap_or_default()
+                );
+                self.last = Some(link.zxid);
+                self.add(&file.path, 0, Severity::Note, what);
             }
             _ => {}
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::proto::txn::{LoggedTxn, Txn, TxnHeader};
-use crate::storage::convert::NativeLogWriter;
+use crate::storage::convert::{self, ApacheLogsWriter, NativeLogWriter, Step};
 use crate::storage::testing::TempDir;
 use crate::types::{SessionId, WallMs};
 
@@ -152,4 +152,38 @@ fn a_missing_file_in_the_middle_is_damage() {
     assert_eq!(check(), (500, false));
     fs::remove_file(&written[1].path).unwrap();
     assert_eq!(check(), (500 - written[1].transactions, true));
+}
+
+/// Apache's log stays where ringkeeper has taken over, and the segments that came next were used again.
+#[test]
+fn what_is_missing_between_apaches_log_and_the_first_segment_is_no_damage() {
+    let dir = TempDir::new("inspect-recycled");
+    let mut apache = ApacheLogsWriter::new(dir.path());
+    (1..=5).for_each(|zxid| apache.append(Zxid(zxid), &payload(zxid)).unwrap());
+    apache.finish().unwrap();
+    let mut native = NativeLogWriter::new(dir.path(), 7, 0, || 42);
+    (101..=105).for_each(|zxid| native.append(Zxid(zxid), &payload(zxid)).unwrap());
+    native.finish().unwrap();
+    let files = find_logs(dir.path()).unwrap();
+    let mut survey = Survey::new();
+    files.iter().for_each(|file| drop(survey.file(file, |_| {}).unwrap()));
+    let end = survey.finish();
+    assert!(!end.is_damaged && end.last == Some(Zxid(105)), "{:?}", end.findings);
+    assert!(end.findings[0].what.ends_with("a start needs a snapshot of 0x64 or later"), "{:?}", end.findings);
+    let mut read = Vec::new();
+    let took = convert::each(&files, |_, step| {
+        if let Step::Txn(entry) = step {
+            read.push(entry.zxid.0);
+        }
+        Ok(())
+    });
+    took.unwrap();
+    assert_eq!(read, (1..=5).chain(101..=105).collect::<Vec<_>>());
+    // One that is missing in a log of either kind is.
+    fs::remove_file(dir.path().join("log.1")).unwrap();
+    let mut apache = ApacheLogsWriter::new(dir.path());
+    [1, 2, 4].iter().for_each(|zxid| apache.append(Zxid(*zxid), &payload(*zxid)).unwrap());
+    apache.finish().unwrap();
+    let found = convert::each(&files, |_, _| Ok(()));
+    assert!(found.unwrap_err().to_string().contains("0x4 stands here and 0x2 before it"));
 }
