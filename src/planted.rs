@@ -43,11 +43,13 @@ pub enum Bug {
     LonelyLeaderStays,
     TailDroppedAtEnd,
     ConvertedLogKept,
+    StoredDiffUnchecked,
+    StoredDiffBeginsLate,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 31] = [
+    pub const ALL: [Bug; 33] = [
         Bug::AckBeforeFlush,
         Bug::EpochBeforeHistory,
         Bug::NewLeaderAckBeforeFlush,
@@ -79,6 +81,8 @@ impl Bug {
         Bug::LonelyLeaderStays,
         Bug::TailDroppedAtEnd,
         Bug::ConvertedLogKept,
+        Bug::StoredDiffUnchecked,
+        Bug::StoredDiffBeginsLate,
     ];
 }
 

@@ -146,6 +146,12 @@ impl Packet {
     }
 }
 
+/// Appends a transaction that is committed, as a learner gets it that lacks it: PROPOSAL and COMMIT.
+pub fn put_committed(out: &mut Vec<u8>, zxid: Zxid, payload: &[u8]) {
+    put(out, PacketKind::Proposal, zxid, Some(payload), &[]);
+    put(out, PacketKind::Commit, zxid, None, &[]);
+}
+
 /// Appends one packet.
 pub fn put(out: &mut Vec<u8>, kind: PacketKind, zxid: Zxid, data: Option<&[u8]>, auth: &[Id]) {
     out.put_int(kind as i32);

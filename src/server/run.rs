@@ -638,6 +638,7 @@ impl Ordering {
                     sync_limit: ensemble.sync_limit.into(),
                     last_counter: effect::LAST_COUNTER,
                     history: ensemble.history,
+                    snapshot_size_factor: ensemble.snapshot_size_factor,
                     reconfig: config.reconfig_enabled,
                     participants_min: if ensemble.standalone_enabled { 2 } else { 1 },
                     observing: Observing {
@@ -681,7 +682,10 @@ impl Ordering {
                 return broadcast.fail(format!("cannot open log segment {:x}: {error}", spare.sequence));
             }
         }
-        let upkeep = Rc::new(Upkeep::new(Rc::clone(&broadcast), &config, last + 1, recovered.filled, loaded));
+        let end = recovered.end.zxid;
+        let upkeep = Upkeep::new(Rc::clone(&broadcast), &config, last + 1, recovered.filled, loaded, end);
+        let upkeep = Rc::new(upkeep);
+        upkeep.tell_stored();
         glommio::spawn_local(Rc::clone(&broadcast).run()).detach();
         glommio::spawn_local(Rc::clone(&broadcast).tick()).detach();
         glommio::spawn_local(Rc::clone(&upkeep).keep_segments_ready()).detach();

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::ToSocketAddrs as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -27,12 +27,14 @@ use super::upkeep::Upkeep;
 use crate::proto::quorum::{HandOver, Packet, PacketKind};
 use crate::server::config::dynamic::DynamicFiles;
 use crate::server::config::{Config, EnsembleConfig};
+use crate::storage::catch_up::{CatchUp, PIECE_BYTES};
 use crate::storage::epoch;
+use crate::storage::error::StorageError;
 use crate::storage::recovery::{self, Recovery};
 use crate::storage::snapshot_format::{Decoder, Encoder, Form, SnapshotSource};
 use crate::tree::DataTree;
 use crate::types::{ServerId, Zxid};
-use crate::zab::effect::{Effect, Epochs, LinkId, MasterPort, Mode};
+use crate::zab::effect::{Effect, Epochs, LinkId, MasterPort, Mode, StoredDiff};
 use crate::zab::peer::Event;
 use crate::zab::quorum::{Host, HostPort, PeerAddress, QuorumView};
 
@@ -85,11 +87,28 @@ pub struct LearnerPort {
 struct Link {
     out: Queue<Outgoing>,
     bytes: Cell<usize>,
+    /// Either side has ended it: what of the log was still to be sent may be gone.
+    ended: Cell<bool>,
+}
+
+/// Why nothing more is sent over a link.
+enum Unsent {
+    /// It is broken, or closed: the reading side says why.
+    Gone,
+    /// The log up to this transaction could not be read.
+    Unread(Zxid, String),
+}
+
+impl From<io::Error> for Unsent {
+    fn from(_: io::Error) -> Unsent {
+        Unsent::Gone
+    }
 }
 
 enum Outgoing {
     Bytes(Bytes),
     Snapshot(Box<SnapshotSource>),
+    Log(StoredDiff),
     End,
 }
 
@@ -139,6 +158,12 @@ impl LearnerPort {
         match effect {
             Effect::Send(link, bytes) => self.send(link, Outgoing::Bytes(bytes)),
             Effect::SendSnapshot(link, source) => self.send(link, Outgoing::Snapshot(source)),
+            Effect::SendLog(link, diff) => {
+                if self.links.borrow().contains_key(&link) {
+                    self.upkeep.keep_log(link, diff.after);
+                    self.send(link, Outgoing::Log(diff));
+                }
+            }
             Effect::Close(link, why) => self.close(link, &why),
             Effect::SaveEpochs(epochs) => {
                 glommio::spawn_local(async move { port.save_epochs(epochs).await }).detach();
@@ -212,10 +237,25 @@ impl LearnerPort {
         found.out.push(outgoing);
     }
 
+    /// What a learner was promised from the log cannot be read. It comes again, and gets something else.
+    fn log_is_unread(&self, link: LinkId, through: Zxid, why: &str) {
+        tracing::error!(
+            "The log up to {through} cannot be sent to a learner: {why}. It gets a snapshot instead, and so does each that \
+             asks for any of this again"
+        );
+        self.upkeep.needs_log_no_more(link);
+        self.upkeep.distrust_log(through);
+        if self.links.borrow_mut().remove(&link).is_some() {
+            self.broadcast.happened([Event::LinkLost(link, "the log cannot be read for it".to_owned())]);
+        }
+    }
+
     /// Ends a link when what was sent is out. Nothing more of it is told.
     fn close(&self, link: LinkId, why: &str) {
         if let Some(found) = self.links.borrow_mut().remove(&link) {
             tracing::info!("Closing link {link}: {why}");
+            found.ended.set(true);
+            self.upkeep.needs_log_no_more(link);
             found.out.push(Outgoing::End);
         }
     }
@@ -425,7 +465,9 @@ impl LearnerPort {
         let port = Rc::clone(self);
         self.sending.set(self.sending.get() + 1);
         glommio::spawn_local(async move {
-            write_all(link, write).await;
+            if let Err(Unsent::Unread(through, why)) = write_all(id, link, write, &port).await {
+                port.log_is_unread(id, through, &why);
+            }
             port.sending.set(port.sending.get() - 1);
         })
         .detach();
@@ -435,6 +477,8 @@ impl LearnerPort {
             port.broadcast.learner_gone(id);
             // Not if it was closed by this side.
             if let Some(link) = port.links.borrow_mut().remove(&id) {
+                link.ended.set(true);
+                port.upkeep.needs_log_no_more(id);
                 link.out.push(Outgoing::End);
             } else {
                 return;
@@ -527,7 +571,12 @@ async fn read_snapshot(
 }
 
 /// Sends what is queued, until the end. What is short is sent together; proposals, which all links share, as they are.
-async fn write_all(link: Rc<Link>, mut stream: WriteHalf<TcpStream>) {
+async fn write_all(
+    id: LinkId,
+    link: Rc<Link>,
+    mut stream: WriteHalf<TcpStream>,
+    port: &LearnerPort,
+) -> Result<(), Unsent> {
     let mut chunk = Vec::new();
     loop {
         let mut next = Some(link.out.next().await);
@@ -540,32 +589,65 @@ async fn write_all(link: Rc<Link>, mut stream: WriteHalf<TcpStream>) {
             chunk.extend_from_slice(bytes);
             next = if chunk.len() < CHUNK_BYTES { link.out.pop() } else { None };
         }
-        if stream.write_all(&chunk).await.is_err() {
-            // The reading side says why.
-            return;
-        }
+        stream.write_all(&chunk).await?;
         match next {
             Some(Outgoing::Snapshot(source)) => {
                 let mut encoder = Encoder::new(&source, Form::Stream);
                 while encoder.next_chunk(&mut chunk) {
-                    if stream.write_all(&chunk).await.is_err() {
-                        return;
-                    }
+                    stream.write_all(&chunk).await?;
+                }
+            }
+            Some(Outgoing::Log(diff)) => {
+                let sent = send_log(&link, &mut stream, &port.log_dir, diff).await;
+                port.upkeep.needs_log_no_more(id);
+                if let Err(unsent) = sent {
+                    // What is queued behind it must not come without it.
+                    drop(stream.close().await);
+                    return Err(unsent);
                 }
             }
             Some(Outgoing::End) => {
                 drop(stream.close().await);
-                return;
+                return Ok(());
             }
             Some(Outgoing::Bytes(bytes)) => {
                 link.bytes.set(link.bytes.get() - bytes.len());
-                if stream.write_all(&bytes).await.is_err() {
-                    return;
-                }
+                stream.write_all(&bytes).await?;
             }
             None => {}
         }
     }
+}
+
+/// Sends transactions from the log on disk, a piece at a time: the next is read when the one before was taken.
+async fn send_log(
+    link: &Link,
+    stream: &mut WriteHalf<TcpStream>,
+    log_dir: &Path,
+    diff: StoredDiff,
+) -> Result<(), Unsent> {
+    let StoredDiff { packet, after, through } = diff;
+    let unread = |error: StorageError| match link.ended.get() {
+        true => Unsent::Gone,
+        false => Unsent::Unread(through, error.to_string()),
+    };
+    let dir = log_dir.to_owned();
+    let mut catch_up = blocking(move || CatchUp::open(&dir, after, through)).await.map_err(unread)?;
+    stream.write_all(&packet).await?;
+    let mut piece = Vec::with_capacity(2 * PIECE_BYTES);
+    let mut more = true;
+    while more && !link.ended.get() {
+        let read = move || {
+            piece.clear();
+            let more = catch_up.next_piece(&mut piece);
+            (catch_up, piece, more)
+        };
+        let result;
+        (catch_up, piece, result) = blocking(read).await;
+        stream.write_all(&piece).await?;
+        more = result.map_err(unread)?;
+    }
+    if more { Err(Unsent::Gone) } else { Ok(()) }
 }
 
 fn mode_name(mode: Mode) -> &'static str {

@@ -2,7 +2,7 @@
 //! snapshots are taken.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -25,6 +25,8 @@ use crate::storage::snapshot;
 use crate::storage::snapshot_format::SnapshotSource;
 use crate::tree::DataTree;
 use crate::types::Zxid;
+use crate::zab::effect::LinkId;
+use crate::zab::peer::{Event, Stored};
 
 /// Segments that are kept ready, so that a commit never waits for one.
 const SPARES_READY: usize = 2;
@@ -57,6 +59,10 @@ pub struct Upkeep {
     recyclable: RefCell<Vec<(u64, u64)>>,
     /// The last that is known to be whole.
     newest_snapshot: Cell<Option<Zxid>>,
+    /// What other servers may have from the files here.
+    stored: Cell<Stored>,
+    /// For each link over which the log is being sent, the transaction behind which it is still needed.
+    pins: RefCell<BTreeMap<LinkId, Zxid>>,
     /// Held by who makes, removes or replaces segments.
     segment_files: Semaphore,
     /// Held by who writes, removes or replaces snapshots. Taken before the other, by who needs both.
@@ -66,14 +72,17 @@ pub struct Upkeep {
 impl Upkeep {
     /// Upkeep of a log whose last segment has the number before `next_sequence`.
     ///
-    /// `loaded` is the snapshot that the server has started from.
+    /// `loaded` is the snapshot that the server has started from, `last` the last transaction that was found.
     pub fn new(
         broadcast: Rc<Broadcast>,
         config: &Config,
         next_sequence: u64,
         filled: Vec<Filled>,
         loaded: Option<Zxid>,
+        last: Zxid,
     ) -> Upkeep {
+        let after = filled.first().map_or(last, |segment| segment.before);
+        let stored = Stored { after, snapshot_bytes: newest_bytes(&config.snapshot_dir()) };
         Upkeep {
             broadcast,
             log_dir: config.log_dir(),
@@ -88,6 +97,8 @@ impl Upkeep {
             filled: RefCell::new(filled.into()),
             recyclable: RefCell::default(),
             newest_snapshot: Cell::new(loaded),
+            stored: Cell::new(stored),
+            pins: RefCell::default(),
             segment_files: Semaphore::new(1),
             snapshot_files: Semaphore::new(1),
         }
@@ -175,6 +186,30 @@ impl Upkeep {
         blocking(move || purge_once(&snapshots, &logs, keep)).await
     }
 
+    /// Tells the ensemble's server what others may have from the files here.
+    pub fn tell_stored(&self) {
+        if self.broadcast.is_of_ensemble() {
+            self.broadcast.happened([Event::Stored(self.stored.get())]);
+        }
+    }
+
+    /// What the log has behind this transaction stays, until it is said that this link needs it no more.
+    pub fn keep_log(&self, link: LinkId, after: Zxid) {
+        self.pins.borrow_mut().insert(link, after);
+    }
+
+    /// See [`Upkeep::keep_log`].
+    pub fn needs_log_no_more(&self, link: LinkId) {
+        self.pins.borrow_mut().remove(&link);
+    }
+
+    /// The log up to this transaction is of no use to others: something in it is not as it should be.
+    pub fn distrust_log(&self, through: Zxid) {
+        let stored = self.stored.get();
+        self.stored.set(Stored { after: stored.after.max(through), ..stored });
+        self.tell_stored();
+    }
+
     /// What a snapshot of `data_tree` is made of, as the configuration has it.
     pub fn source_of(&self, data_tree: &DataTree) -> SnapshotSource {
         SnapshotSource::of(data_tree, self.digests)
@@ -192,8 +227,12 @@ impl Upkeep {
         self.recyclable.borrow_mut().clear();
         self.newest_snapshot.set(None);
         let (snapshots, logs, compression) = (self.snapshot_dir.clone(), self.log_dir.clone(), self.compression);
-        blocking(move || replace::replace(&snapshots, &logs, &source, compression)).await?;
+        let replace =
+            move || replace::replace(&snapshots, &logs, &source, compression).map(|()| newest_bytes(&snapshots));
+        let snapshot_bytes = blocking(replace).await?;
         self.newest_snapshot.set(Some(zxid));
+        self.stored.set(Stored { after: zxid, snapshot_bytes });
+        self.tell_stored();
         self.broadcast.segment_wanted.notify();
         Ok(())
     }
@@ -208,6 +247,7 @@ impl Upkeep {
         self.filled.borrow_mut().clear();
         self.recyclable.borrow_mut().clear();
         self.newest_snapshot.set(None);
+        self.stored.set(Stored { after: Zxid::ZERO, snapshot_bytes: 0 });
         let (snapshots, logs) = (self.snapshot_dir.clone(), self.log_dir.clone());
         let aside = blocking(move || replace::set_aside(&snapshots, &logs)).await;
         self.broadcast.segment_wanted.notify();
@@ -224,6 +264,8 @@ impl Upkeep {
         let written = at_leisure(write).await.map_err(StorageError::io("write snapshots to", &self.snapshot_dir))??;
         self.broadcast.metrics().snapshot_written(begin.elapsed());
         self.newest_snapshot.set(Some(written.zxid));
+        self.stored.set(Stored { snapshot_bytes: written.bytes, ..self.stored.get() });
+        self.tell_stored();
         let dir = self.snapshot_dir.clone();
         let kept = blocking(move || snapshot::list(&dir)).await?;
         if let Some(oldest) = kept.get(SNAPSHOTS_COVERED - 1) {
@@ -244,11 +286,13 @@ impl Upkeep {
         blocking(move || snapshot::write_as(&dir, &source, compression, |_| {})).await.map(drop)
     }
 
-    /// Segments whose transactions are all in a snapshot at `zxid` may be used again.
+    /// Segments whose transactions are all in a snapshot at `zxid` may be used again, unless a learner is being sent them.
     async fn release_before(&self, zxid: Zxid) {
         let _nobody_else = self.segment_files.acquire_permit(1).await.expect(NEVER_CLOSED);
         self.note_filled().await;
         let mut remove = Vec::new();
+        let pinned = self.pins.borrow().values().copied().min();
+        let zxid = pinned.map_or(zxid, |pinned| pinned.min(zxid));
         {
             let mut filled = self.filled.borrow_mut();
             let mut recyclable = self.recyclable.borrow_mut();
@@ -256,6 +300,8 @@ impl Upkeep {
             let in_use = self.broadcast.log().borrow().oldest_segment_in_use().unwrap_or(u64::MAX);
             while filled.front().is_some_and(|segment| segment.last <= zxid && segment.sequence < in_use) {
                 let segment = filled.pop_front().expect("looked at just now");
+                let stored = self.stored.get();
+                self.stored.set(Stored { after: stored.after.max(segment.last), ..stored });
                 if recyclable.len() < RECYCLED_MAX {
                     recyclable.push((segment.sequence, segment.bytes));
                 } else {
@@ -263,6 +309,8 @@ impl Upkeep {
                 }
             }
         }
+        // Before any of them is gone.
+        self.tell_stored();
         let dir = self.log_dir.clone();
         if !remove.is_empty()
             && let Err(error) = blocking(move || segments::remove(&dir, &remove)).await
@@ -313,6 +361,11 @@ impl Upkeep {
             source,
         })
     }
+}
+
+/// Size of the newest snapshot that looks whole; 0 without one.
+fn newest_bytes(snapshot_dir: &Path) -> u64 {
+    snapshot::list(snapshot_dir).ok().and_then(|found| found.first().map(|newest| newest.bytes)).unwrap_or(0)
 }
 
 /// Removes what the newest `keep` snapshots make superfluous. The native log is not this function's: its segments are used

@@ -11,6 +11,7 @@ pub mod snapshot_format;
 // edge
 pub mod ahead;
 pub mod apache_log;
+pub mod catch_up;
 pub mod compression;
 pub mod convert;
 pub mod direct;

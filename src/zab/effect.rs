@@ -29,6 +29,9 @@ pub struct Settings {
     pub last_counter: u32,
     /// How much of the newest history is kept for learners.
     pub history: history::Limits,
+    /// `snapshotSizeFactor`: a learner gets a snapshot rather than more than this part of the size of the newest one from the
+    /// log on disk. 0 is no limit; where it is negative nothing comes from there.
+    pub snapshot_size_factor: f64,
     /// `reconfigEnabled`: configurations that come from other servers are taken up. Without it, this server's own stays.
     pub reconfig: bool,
     /// Participants that a reconfiguration leaves at least: 2 unless `standaloneEnabled=false`.
@@ -77,6 +80,9 @@ pub enum Effect {
     Send(LinkId, Bytes),
     /// Sends a snapshot over a link as a raw stream, behind all that was sent before.
     SendSnapshot(LinkId, Box<SnapshotSource>),
+    /// Sends committed transactions over a link from the log on disk, each as PROPOSAL and COMMIT, behind all that was sent
+    /// before. If that cannot be done, the link ends: see [`StoredDiff`].
+    SendLog(LinkId, StoredDiff),
     /// Ends a link, when what was sent is out. No event follows.
     Close(LinkId, String),
     /// Makes the epochs and what stands beside them durable.
@@ -115,6 +121,19 @@ pub enum Effect {
     ServeReadOnly(Tree),
     /// Serves clients no more.
     Unserve,
+}
+
+/// Transactions that a learner gets from the leader's log on disk. The packet is sent when `after` was found there, and not
+/// before. What then turns out not to be there as it should ends the link, and is told by `Event::Stored` before
+/// `Event::LinkLost`: the learner comes again, and gets something else.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredDiff {
+    /// What is sent first: DIFF.
+    pub packet: Bytes,
+    /// The last transaction that the learner has.
+    pub after: Zxid,
+    /// The last that it gets, which is durable.
+    pub through: Zxid,
 }
 
 /// A port where learners come.

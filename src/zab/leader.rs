@@ -26,8 +26,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::effect::{self, Effect, Epochs, LinkId, Reason, Settings};
-use super::history::{History, Plan};
+use super::effect::{self, Effect, Epochs, LinkId, Reason, Settings, StoredDiff};
+use super::history::{History, Plan, StoredLog};
 use super::quorum::{PeerAddress, QuorumVerifier, QuorumView};
 use super::reconfig;
 use crate::jute::Write as _;
@@ -45,6 +45,8 @@ pub struct Past<'a> {
     pub history: &'a History,
     /// The last transaction in the state that a snapshot would be made of; the rest of the history follows it.
     pub visible: Zxid,
+    /// What the log on disk can give, if anything.
+    pub stored: Option<StoredLog>,
 }
 
 /// What a step of the leader leads to.
@@ -818,8 +820,8 @@ impl Leader {
         if let Some(acked) = self.acked.get_mut(&sid) {
             *acked = newest.min(*acked);
         }
-        let Past { history, visible } = past;
-        let plan = history.plan(last);
+        let Past { history, visible, stored } = past;
+        let plan = history.plan_with(stored, last);
         tracing::info!(
             "Synchronizing with Learner sid: {} peerLastZxid={last} lastProcessedZxid={newest}: {plan}",
             sid.0
@@ -836,6 +838,13 @@ impl Leader {
                 quorum::put(&mut packets, PacketKind::Trunc, to, None, &[]);
                 from
             }
+            Plan::Stored { through } => {
+                out.diffs += 1;
+                quorum::put(&mut packets, PacketKind::Diff, newest, None, &[]);
+                let packet = std::mem::take(&mut packets).into();
+                out.effects.push(Effect::SendLog(link, StoredDiff { packet, after: last, through }));
+                0
+            }
             Plan::Snap => {
                 let Plan::Diff { from } = history.plan(visible) else {
                     return self.refuse(link, format!("what came after {visible} is forgotten already"), out);
@@ -847,8 +856,7 @@ impl Leader {
             }
         };
         for (zxid, payload) in history.from(from) {
-            quorum::put(&mut packets, PacketKind::Proposal, *zxid, Some(payload), &[]);
-            quorum::put(&mut packets, PacketKind::Commit, *zxid, None, &[]);
+            quorum::put_committed(&mut packets, *zxid, payload);
         }
         // A configuration that comes with an outstanding transaction must not be in force with UPTODATE. It comes behind
         // NEWLEADER, where Apache sends it with both.

@@ -266,7 +266,8 @@ impl ObserverMaster {
                 quorum::put(&mut packets, PacketKind::Trunc, to, None, &[]);
                 Some(from)
             }
-            Plan::Snap => {
+            // It asks for no other plan than from memory.
+            Plan::Stored { .. } | Plan::Snap => {
                 let state = SnapshotSource::of(source.replica.data_tree(), source.replica.digests());
                 assert_eq!(state.tree.zxid(), newest, "the history ends where the tree does");
                 quorum::put(&mut packets, PacketKind::Snap, newest, None, &[]);
@@ -276,8 +277,7 @@ impl ObserverMaster {
             }
         };
         for (zxid, payload) in from.into_iter().flat_map(|from| source.history.from(from)) {
-            quorum::put(&mut packets, PacketKind::Proposal, *zxid, Some(payload), &[]);
-            quorum::put(&mut packets, PacketKind::Commit, *zxid, None, &[]);
+            quorum::put_committed(&mut packets, *zxid, payload);
         }
         let config = source.config.to_string();
         quorum::put(&mut packets, PacketKind::NewLeader, self.epoch.zxid(), Some(config.as_bytes()), &[]);

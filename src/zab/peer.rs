@@ -26,7 +26,7 @@ use self::leaving::Leaving;
 use self::read_only::answer_read_only;
 use self::status::{Counts, Times};
 use super::effect::{Effect, Epochs, LinkId, MasterPort, Mode, Settings};
-use super::history::History;
+use super::history::{History, StoredLog};
 use super::leader::{self, Leader};
 use super::learner::{self, Learner};
 use super::masters::{Master, Masters};
@@ -85,8 +85,30 @@ pub enum Event {
     Leave,
     /// See [`Effect::Leave`].
     Left,
+    /// What learners may have from the disk.
+    Stored(Stored),
     /// Some time has passed. To come several times in each `tickTime`.
     Tick,
+}
+
+/// What the driver knows of its disk that concerns learners. To be told at the start, and when it changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stored {
+    /// The log has every transaction after this one, up to what is durable, and none before it that is to be used. Files of
+    /// what comes before may be gone once this is told.
+    pub after: Zxid,
+    /// Size of the newest snapshot's file; 0 if there is none.
+    pub snapshot_bytes: u64,
+}
+
+impl Stored {
+    /// What learners may have from the log; `None` is nothing. Source: `ZKDatabase.calculateTxnLogSizeLimit`, with which a
+    /// server without a snapshot has no limit.
+    fn for_learners(self, settings: Settings, durable: Zxid) -> Option<StoredLog> {
+        let factor = settings.snapshot_size_factor;
+        let bytes_max = Some((self.snapshot_bytes as f64 * factor) as u64).filter(|bytes_max| *bytes_max > 0);
+        (factor >= 0.0).then_some(StoredLog { after: self.after, durable, bytes_max })
+    }
 }
 
 /// What [`Peer::pump`] gives the driver, to be carried out in this order.
@@ -202,6 +224,8 @@ pub struct Peer {
     view: QuorumView,
     epochs: Epochs,
     history: History,
+    /// Once the driver has told. What is told may be older than what the log begins with here, and then does not count.
+    stored: Option<Stored>,
     /// What was handed over to be logged, and how much of it is durable: `durable <= appended`.
     appended: Zxid,
     durable: Zxid,
@@ -266,6 +290,7 @@ impl Peer {
             view,
             epochs,
             history,
+            stored: None,
             appended: last,
             durable: last,
             disk_at_work: false,
@@ -351,6 +376,7 @@ impl Peer {
                 }
                 (self.disk_at_work, self.diverged) = (false, false);
                 (self.appended, self.durable, self.in_doubt) = (Zxid::ZERO, Zxid::ZERO, true);
+                self.log_begins_anew();
                 self.appointed = None;
                 self.history = History::new(Zxid::ZERO, self.settings.history);
                 self.role = Role::Settling(DataTree::new());
@@ -373,6 +399,10 @@ impl Peer {
                 }
             }
             Event::Leave => self.on_leave(now),
+            Event::Stored(told) => {
+                let after = self.stored.map_or(told.after, |stored| stored.after.max(told.after));
+                self.stored = Some(Stored { after, ..told });
+            }
             Event::Left => self.leaving = Some(Leaving::Left),
             Event::Tick => self.on_tick(now, wall),
         }
@@ -690,6 +720,7 @@ impl Peer {
         (self.disk_at_work, self.diverged) = (false, false);
         self.appended = data_tree.tree().zxid();
         self.durable = self.appended;
+        self.log_begins_anew();
         match &self.role {
             Role::Following(following) => {
                 let link = following.learner.link();
@@ -703,12 +734,19 @@ impl Peer {
         }
     }
 
+    /// Whatever the log had before what is appended next is not there any more, or not to be relied on.
+    fn log_begins_anew(&mut self) {
+        let after = self.appended;
+        self.stored.iter_mut().for_each(|stored| stored.after = after);
+    }
+
     fn on_installed(&mut self) {
         (self.disk_at_work, self.in_doubt, self.diverged) = (false, false, false);
         if let Some((data_tree, _)) = self.state() {
             self.appended = data_tree.tree().zxid();
             self.durable = self.appended;
         }
+        self.log_begins_anew();
         match &self.role {
             Role::Following(following) => {
                 let link = following.learner.link();

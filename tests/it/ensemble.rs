@@ -1,12 +1,15 @@
 //! Several real servers on loopback: they elect, replicate, lose members and take them back.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 
 use ringkeeper::proto::txn::{Txn, TxnHeader};
 use ringkeeper::storage::snapshot;
 use ringkeeper::storage::snapshot_format::SnapshotSource;
 use ringkeeper::types::{SessionId, WallMs};
 
+use super::observers::figure;
 use super::support::*;
 
 /// Servers 1 to n of one ensemble. Those at the end may be observers.
@@ -209,6 +212,86 @@ fn a_server_that_was_away_for_long_comes_back_with_everything() {
     ensemble.servers[away].spawn();
     ensemble.wait_until_all_serve();
     ensemble.assert_everywhere("/n", Some(b"last"));
+}
+
+/// Memory keeps no more than the least, and what the follower lacks is in several segments on the leader's disk.
+const LITTLE_MEMORY: &str = "ringkeeper.committedLogBytes=0\nringkeeper.segmentBytes=1048576\nsnapshotSizeFactor=0\n";
+
+/// A follower goes away behind one transaction of an ensemble, and misses some thousands. The leader, the follower, and how
+/// often learners got snapshots from the leader before.
+fn with_a_follower_that_is_far_behind(settings: &str) -> (Ensemble, usize, usize, Option<i64>) {
+    let mut ensemble = Ensemble::run(3, 0, settings);
+    let leader = ensemble.leader();
+    let away = (leader + 1) % 3;
+    let mut client = ensemble.servers[leader].client();
+    client.call(&create("/n", Some(b""))).ok();
+    ensemble.assert_everywhere("/n", Some(b""));
+    ensemble.servers[away].kill();
+    for round in 0..30 {
+        let requests = (0..100).map(|i| create(&format!("/n/{round}-{i}"), Some(&[b'x'; 1000])));
+        for _ in client.pipeline(&requests.collect::<Vec<Request>>()) {
+            client.next_reply().ok();
+        }
+    }
+    client.call(&set("/n", Some(b"last"))).ok();
+    let snapshots = figure(&ensemble.servers[leader], "snap_count");
+    (ensemble, leader, away, snapshots)
+}
+
+/// Whether a server shows all that was written meanwhile.
+fn has_caught_up(server: &Server) -> bool {
+    let mut client = server.client();
+    client.call(&sync("/n"));
+    let (data, stat) = client.call(&get("/n", false)).data();
+    (data.as_deref(), stat.num_children) == (Some(b"last"), 3000)
+}
+
+#[test]
+fn a_follower_that_lacks_more_than_memory_has_gets_it_from_the_log() {
+    let (mut ensemble, leader, away, snapshots) = with_a_follower_that_is_far_behind(LITTLE_MEMORY);
+    ensemble.servers[away].spawn();
+    ensemble.wait_for_mode(away, "following", |mode| mode == "follower");
+    let printed = ensemble.servers[leader].printed();
+    assert!(printed.contains(": DIFF, up to 0x"), "{printed}");
+    assert_eq!(figure(&ensemble.servers[leader], "snap_count"), snapshots);
+    assert!(has_caught_up(&ensemble.servers[away]));
+    // From its own log it comes to the same.
+    ensemble.servers[away].kill();
+    ensemble.servers[away].spawn();
+    ensemble.wait_for_mode(away, "following", |mode| mode == "follower");
+    assert!(has_caught_up(&ensemble.servers[away]));
+}
+
+#[test]
+fn a_follower_that_lacks_more_than_the_log_may_send_gets_a_snapshot() {
+    let settings = LITTLE_MEMORY.replace("Factor=0", "Factor=-1");
+    let (mut ensemble, leader, away, snapshots) = with_a_follower_that_is_far_behind(&settings);
+    ensemble.servers[away].spawn();
+    ensemble.wait_for_mode(away, "following", |mode| mode == "follower");
+    assert_eq!(figure(&ensemble.servers[leader], "snap_count"), snapshots.map(|count| count + 1));
+    assert!(has_caught_up(&ensemble.servers[away]));
+}
+
+/// A part of what the follower lacks was sent before the damage was met.
+#[test]
+fn a_follower_gets_a_snapshot_where_the_leaders_log_is_damaged() {
+    let (mut ensemble, leader, away, snapshots) = with_a_follower_that_is_far_behind(LITTLE_MEMORY);
+    let dir = ensemble.servers[leader].log_dir();
+    let files = fs::read_dir(&dir).expect("it is there").map(|entry| entry.expect("it can be read").path());
+    let is_segment = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("ringlog.");
+    let mut segments: Vec<PathBuf> = files.filter(is_segment).collect();
+    segments.sort();
+    let file = fs::File::options().read(true).write(true).open(&segments[1]).expect("there are several");
+    let mut bytes = [0; 16];
+    file.read_exact_at(&mut bytes, 600_000).expect("it can be read");
+    file.write_all_at(&bytes.map(|byte| byte ^ 0x10), 600_000).expect("it can be written");
+    file.sync_all().expect("it can be flushed");
+    ensemble.servers[away].spawn();
+    ensemble.wait_for_mode(away, "following", |mode| mode == "follower");
+    let printed = ensemble.servers[leader].printed();
+    assert_eq!(printed.matches("cannot be sent to a learner").count(), 1, "{printed}");
+    assert_eq!(figure(&ensemble.servers[leader], "snap_count"), snapshots.map(|count| count + 1));
+    assert!(has_caught_up(&ensemble.servers[away]));
 }
 
 #[test]

@@ -8,7 +8,7 @@ fn host(id: usize) -> String {
     format!("127.0.0.{}", 10 + id)
 }
 
-fn figure(server: &Server, name: &str) -> Option<i64> {
+pub fn figure(server: &Server, name: &str) -> Option<i64> {
     let answer = try_ask(&server.address(), "mntr")?;
     let value = answer.lines().find_map(|line| line.strip_prefix("zk_")?.strip_prefix(name)?.strip_prefix('\t'))?;
     Some(value.parse().unwrap_or_else(|_| panic!("zk_{name} is {value}")))

@@ -43,6 +43,7 @@ options! {
     think_ms: "Pause between two requests of a client, about.",
     depth: "Requests of a client that are under way at a time.",
     history: "Committed transactions that are kept for learners, who get a snapshot if they lack more.",
+    stored_percent: "`snapshotSizeFactor`, in hundredths.",
     kills: "Processes that are killed; their kernel and its page cache live on.",
     powers: "Hosts that lose power, and unflushed writes with it.",
     groups: "Times that some hosts are cut off from the others.",
@@ -178,6 +179,7 @@ impl Options {
         set("purge", Random::new(seed ^ 0x7075_7267_6573_2e2e).pick(&[0, 3, 3]));
         set("converts", Random::new(seed ^ 0x636f_6e76_6572_7473).pick(&[0, 0, 0, 30]));
         set("slow_stands", Random::new(seed ^ 0x736c_6f77_7374_616e).pick(&[0, 50, 100]));
+        set("stored_percent", Random::new(seed ^ 0x7374_6f72_6564_2e2e).pick(&[0, 0, 33, 100]));
         (options, r)
     }
 

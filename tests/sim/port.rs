@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Buf as _, BytesMut};
 use ringkeeper::proto::quorum::{HandOver, Packet, PacketKind};
+use ringkeeper::storage::catch_up::CatchUp;
 use ringkeeper::storage::compression::Compression;
 use ringkeeper::storage::epoch;
 use ringkeeper::storage::format::Link as LogLink;
@@ -11,7 +12,7 @@ use ringkeeper::storage::log::Log;
 use ringkeeper::storage::snapshot_format::{Decoder, Encoder, Form, SnapshotSource};
 use ringkeeper::storage::{replace, snapshot};
 use ringkeeper::types::Zxid;
-use ringkeeper::zab::effect::{Effect, Epochs, LinkId, MasterPort};
+use ringkeeper::zab::effect::{Effect, Epochs, LinkId, MasterPort, StoredDiff};
 use ringkeeper::zab::election;
 use ringkeeper::zab::links;
 use ringkeeper::zab::peer::Event;
@@ -84,15 +85,11 @@ impl World {
                     self.send_over(server, link, chunk.clone());
                 }
             }
+            Effect::SendLog(link, diff) => self.send_log(server, link, &diff),
             Effect::Close(link, why) => {
                 note!(self, "{id} closes its link {link}: {why}");
                 self.checker.heard(server, &why);
-                let Some(process) = self.process(server) else { return };
-                if let Some(found) = process.port.links.remove(&link)
-                    && let Some(side) = self.network.side_of(found.conn, End::Learner { server, link })
-                {
-                    self.close(found.conn, side);
-                }
+                self.end_link(server, link);
             }
             Effect::SaveEpochs(epochs) => self.begin_work(server, Work::SaveEpochs(epochs)),
             Effect::Truncate(zxid) => self.begin_work(server, Work::Reload(Some(zxid))),
@@ -157,6 +154,49 @@ impl World {
             && let Some(side) = self.network.side_of(conn, End::Learner { server, link })
         {
             self.send(conn, side, bytes);
+        }
+    }
+
+    /// See `shard::learner_port::send_log`.
+    fn send_log(&mut self, server: usize, link: LinkId, diff: &StoredDiff) {
+        let StoredDiff { packet, after, through } = diff;
+        let Some(process) = self.process(server).filter(|process| process.port.links.contains_key(&link)) else {
+            return;
+        };
+        let was_released = process.upkeep.stored_after > *after;
+        self.counts.logs_sent += 1;
+        note!(self, "{} sends its log behind {after}, up to {through}, over its link {link}", server + 1);
+        let mut pieces = vec![packet.to_vec()];
+        let disk = &self.servers[server].disk;
+        let read = CatchUp::open(&disk.dir, *after, *through).and_then(|mut catch_up| {
+            let mut more = true;
+            while more {
+                pieces.push(Vec::new());
+                more = catch_up.next_piece(pieces.last_mut().expect("pushed just now"))?;
+            }
+            Ok(())
+        });
+        let Err(error) = read else {
+            return pieces.into_iter().for_each(|piece| self.send_over(server, link, piece));
+        };
+        note!(self, "{} cannot send its log: {error}", server + 1);
+        if !was_released && !disk.health.is_hurt() {
+            let what = format!("server {} cannot read its log behind {after}, up to {through}: {error}", server + 1);
+            return self.checker.violated("Effects", what);
+        }
+        let process = self.process(server).expect("it runs");
+        process.upkeep.stored_after = process.upkeep.stored_after.max(*through);
+        self.tell_stored(server);
+        self.end_link(server, link);
+        self.happened(server, [Event::LinkLost(link, "the log is not to be had for it".to_owned())]);
+    }
+
+    fn end_link(&mut self, server: usize, link: LinkId) {
+        let Some(process) = self.process(server) else { return };
+        if let Some(found) = process.port.links.remove(&link)
+            && let Some(side) = self.network.side_of(found.conn, End::Learner { server, link })
+        {
+            self.close(found.conn, side);
         }
     }
 
@@ -462,6 +502,7 @@ impl World {
         let flushes_max = process.log.flushes_max();
         process.log = Log::new(LogLink { zxid, ..LogLink::default() }, flushes_max);
         process.upkeep.forget_files();
+        process.upkeep.stored_after = zxid;
     }
 
     fn set_appended(&mut self, server: usize, zxid: Zxid) {

@@ -189,7 +189,8 @@ fn run_many(arguments: &Arguments) -> ExitCode {
 fn summary(runs: u64, counts: &Counts) -> String {
     format!(
         "{runs} runs, {:.1} simulated hours, {} crashes, {} stops, {} damages, {} of them found, {} logs converted, \
-         {} leaders, {} snapshots sent, {} configurations, {} transactions, {} replies checked",
+         {} leaders, {} snapshots sent, {} times the log, {} configurations, {} transactions, \
+         {} replies checked",
         counts.simulated_ms as f64 / 3_600_000.0,
         counts.crashes,
         counts.stops,
@@ -198,6 +199,7 @@ fn summary(runs: u64, counts: &Counts) -> String {
         counts.converts,
         counts.elections,
         counts.snapshots_sent,
+        counts.logs_sent,
         counts.reconfigs,
         counts.committed,
         counts.replies

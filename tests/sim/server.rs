@@ -255,6 +255,7 @@ impl World {
             sync_limit: SYNC_LIMIT,
             last_counter: ringkeeper::zab::effect::LAST_COUNTER,
             history: self.options.history_limits(),
+            snapshot_size_factor: self.options.stored_percent() as f64 / 100.0,
             participants_min: 2,
             observing: Observing {
                 masters: self.options.masters() > 0,
@@ -282,6 +283,7 @@ impl World {
                 downlink: VecDeque::new(),
             })
             .collect();
+        let upkeep = Upkeep::new(&found, &self.options, &mut self.chance);
         let (epochs, data_tree, history) = (found.epochs, found.data_tree, found.history);
         let process = Process {
             peer: Peer::new(settings, ordering, view.clone(), epochs, data_tree, history, found.in_doubt),
@@ -301,7 +303,7 @@ impl World {
             failed: false,
             elections: Elections::new(id, view, self.options.reconfigs() > 0),
             port: LearnerPort::default(),
-            upkeep: Upkeep::new(found.filled, found.next_sequence, found.snapshot, &self.options, &mut self.chance),
+            upkeep,
             started_us: self.now_us,
             leaves_since: None,
         };
@@ -309,7 +311,7 @@ impl World {
         for spare in found.spares {
             self.add_spare(server, spare);
         }
-        self.hand_on(server);
+        self.tell_stored(server);
         let phase = self.chance.below(TICK_US as usize) as u64;
         self.wake_after(server, phase, Wake::Tick);
         for shard in 0..self.options.shards() as usize {

@@ -8,8 +8,9 @@ use ringkeeper::storage::log::{Filled, Spare};
 use ringkeeper::storage::snapshot_format::SnapshotSource;
 use ringkeeper::storage::{purge, segments, snapshot};
 use ringkeeper::types::Zxid;
+use ringkeeper::zab::peer::{Event, Stored};
 
-use crate::disk::{Disk, SNAPSHOTS_COVERED};
+use crate::disk::{Disk, Found, SNAPSHOTS_COVERED};
 use crate::options::Options;
 use crate::random::Random;
 use crate::server::{Process, Server, Wake};
@@ -34,22 +35,25 @@ pub struct Upkeep {
     /// Waits until all that it holds is safe, with the count of changes in serving.
     waiting: Option<(SnapshotSource, u64)>,
     writing: Option<SnapshotSource>,
+    /// The log has what comes behind this.
+    pub stored_after: Zxid,
 }
 
 impl Upkeep {
-    pub fn new(filled: Vec<Filled>, next_sequence: u64, last: Zxid, options: &Options, chance: &mut Random) -> Upkeep {
+    pub fn new(found: &Found, options: &Options, chance: &mut Random) -> Upkeep {
         let snap_count = options.snap_count();
         Upkeep {
-            next_sequence,
-            filled: filled.into(),
+            next_sequence: found.next_sequence,
+            filled: found.filled.clone().into(),
             recyclable: Vec::new(),
             wanted_bytes: 0,
             preparing: false,
-            last,
+            last: found.snapshot,
             snap_count,
             count: upper_half(snap_count, chance),
             waiting: None,
             writing: None,
+            stored_after: found.filled.first().map_or(found.end.zxid, |segment| segment.before),
         }
     }
 
@@ -187,6 +191,7 @@ impl World {
                     release_before(process, oldest.zxid, &host.disk);
                 }
                 note!(self, "{} has written a snapshot at {zxid}", server + 1);
+                self.tell_stored(server);
                 self.purge(server);
             }
             // The next attempt is at the next snapshot.
@@ -200,6 +205,16 @@ impl World {
 }
 
 impl World {
+    /// See `Upkeep::tell_stored`.
+    pub fn tell_stored(&mut self, server: usize) {
+        let host = &self.servers[server];
+        let Some(process) = &host.process else { return };
+        let snapshots = snapshot::list(&host.disk.dir).expect("the scratch directory can be read");
+        let snapshot_bytes = snapshots.first().map_or(0, |newest| newest.bytes);
+        let after = process.upkeep.stored_after;
+        self.happened(server, [Event::Stored(Stored { after, snapshot_bytes })]);
+    }
+
     /// See `Upkeep::purge_now`. It comes at some time after a snapshot, and a crash may come when it is partly done.
     fn purge(&mut self, server: usize) {
         let keep = self.options.purge() as usize;
@@ -259,6 +274,7 @@ fn release_before(process: &mut Process, zxid: Zxid, disk: &Disk) {
     };
     while upkeep.filled.front().is_some_and(is_free) {
         let segment = upkeep.filled.pop_front().expect("looked at just now");
+        upkeep.stored_after = segment.last.max(upkeep.stored_after);
         if upkeep.recyclable.len() < RECYCLED_MAX {
             upkeep.recyclable.push((segment.sequence, segment.bytes));
         } else {

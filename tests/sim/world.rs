@@ -129,6 +129,8 @@ pub struct Counts {
     pub elections: u64,
     /// By leaders to learners.
     pub snapshots_sent: u64,
+    /// Of a learner's lack, from the log on disk.
+    pub logs_sent: u64,
     pub replies: u64,
     pub committed: u64,
     /// Configurations that came into force.
@@ -146,6 +148,7 @@ impl Counts {
         self.stops += other.stops;
         self.elections += other.elections;
         self.snapshots_sent += other.snapshots_sent;
+        self.logs_sent += other.logs_sent;
         self.replies += other.replies;
         self.committed += other.committed;
         self.reconfigs += other.reconfigs;

@@ -18,8 +18,11 @@ use crate::zab::election::Timing;
 use crate::zab::history;
 use crate::zab::quorum::{HostPort, Member, QuorumError, QuorumVerifier, QuorumView};
 
+/// What `snapshotSizeFactor` is, unless it is set to something up to 1.
+const SNAPSHOT_SIZE_FACTOR: f64 = 0.33;
+
 /// What a member of an ensemble is told. Limits in ticks are still to be multiplied by `tickTime`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EnsembleConfig {
     /// The number in the file `myid`; one of the members.
     pub my_id: ServerId,
@@ -36,6 +39,8 @@ pub struct EnsembleConfig {
     /// What a learner can have without a snapshot: as many as `ringkeeper.committedLogBytes` have room for, and at least
     /// `commitLogCount`.
     pub history: history::Limits,
+    /// `snapshotSizeFactor`: see `zab::effect::Settings`.
+    pub snapshot_size_factor: f64,
     /// `quorumListenOnAllIPs`: election and quorum ports on every interface, not only on those of the server line.
     pub listen_on_all_ips: bool,
     /// `multiAddress.enabled`: a server may have several addresses, and tells all of them.
@@ -228,6 +233,11 @@ pub(super) fn config(
         history: history::Limits {
             count_min: settings.number::<i32>("commitLogCount").max(history::COMMITTED_LOG_COUNT_MIN as i32) as usize,
             bytes_max: settings.number("ringkeeper.committedLogBytes"),
+        },
+        snapshot_size_factor: match settings.text("snapshotSizeFactor").parse() {
+            // As Apache corrects it; what is no number is refused before.
+            Ok(factor) if factor <= 1.0 => factor,
+            _ => SNAPSHOT_SIZE_FACTOR,
         },
         listen_on_all_ips: settings.is_on("quorumListenOnAllIPs"),
         multi_address: settings.is_on("multiAddress.enabled"),

@@ -58,6 +58,11 @@ impl NativeReader {
         &mut self.window
     }
 
+    /// See [`Window::leave_page_cache`].
+    pub fn leave_page_cache(&self) {
+        self.window.leave_page_cache();
+    }
+
     /// The next record, or what is in its place.
     pub fn read(&mut self) -> Result<Item, StorageError> {
         if let Some((position, header)) = self.found.take() {

@@ -127,6 +127,11 @@ impl Window {
         Ok(end)
     }
 
+    /// Has the kernel forget what it keeps of the file: for one that is written past the page cache. A hint, no more.
+    pub fn leave_page_cache(&self) {
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+
     fn find_data_end(&mut self) -> Result<u64, StorageError> {
         let mut end = self.bytes;
         while end > 0 {

@@ -32,7 +32,8 @@ impl Peer {
     ) {
         let Role::Leading(leading) = &mut self.role else { return };
         let mut out = leader::Out::default();
-        let past = Past { history: &self.history, visible: leading.state.visible() };
+        let stored = self.stored.and_then(|stored| stored.for_learners(self.settings, self.durable));
+        let past = Past { history: &self.history, visible: leading.state.visible(), stored };
         step(&mut leading.leader, past, &mut out);
         self.after_leader(now, wall, out);
     }

@@ -9,13 +9,13 @@ use bytes::BytesMut;
 use super::*;
 use crate::proto::client::AclList;
 use crate::proto::op::{OpCode, WriteOp};
-use crate::proto::quorum::PacketKind;
+use crate::proto::quorum::{self, PacketKind};
 use crate::request::pipeline::{SessionChange, WriteRequest};
 use crate::storage::snapshot_format::{Decoder, Encoder, Form};
 use crate::tree::Outcome;
 use crate::types::{CnxnId, Epoch, SessionId};
 use crate::zab::effect::LAST_COUNTER;
-use crate::zab::effect::Standing;
+use crate::zab::effect::{Standing, StoredDiff};
 use crate::zab::history::Limits;
 use crate::zab::masters::Observing;
 use crate::zab::quorum::QuorumVerifier;
@@ -115,6 +115,7 @@ struct Cluster {
     reconfig: bool,
     /// What concerns observers, but for the seed.
     history: Limits,
+    snapshot_size_factor: f64,
     observing: Observing,
     /// How often anybody had to look for a leader.
     elections: usize,
@@ -123,6 +124,8 @@ struct Cluster {
     throttle: throttle::Settings,
     /// Servers that say of themselves what Apache's do, and no more.
     strangers: BTreeSet<i64>,
+    /// Behind which transactions logs were sent to learners, and up to which.
+    logs_sent: Vec<(Zxid, Zxid)>,
     /// What servers tell their leader that they have accepted, whatever that is.
     said_accepted: BTreeMap<i64, Epoch>,
 }
@@ -145,9 +148,11 @@ impl Cluster {
             read_only_after_ms: None,
             throttle: throttle::Settings::default(),
             strangers: BTreeSet::new(),
+            logs_sent: Vec::new(),
             said_accepted: BTreeMap::new(),
             reconfig: false,
             history: Limits::default(),
+            snapshot_size_factor: 0.0,
             observing: Observing::default(),
             elections: 0,
         };
@@ -208,6 +213,7 @@ impl Cluster {
             sync_limit: 5,
             last_counter: self.last_counter,
             history: self.history,
+            snapshot_size_factor: self.snapshot_size_factor,
             reconfig: self.reconfig,
             participants_min: 2,
             observing: Observing { seed: id as u64, ..self.observing },
@@ -283,6 +289,16 @@ impl Cluster {
             match effect {
                 Effect::Send(link, bytes) => self.send(id, link, Sent::Bytes(bytes)),
                 Effect::SendSnapshot(link, source) => self.send(id, link, Sent::Snapshot(source)),
+                Effect::SendLog(link, StoredDiff { packet, after, through }) => {
+                    let log = &self.servers[&id].disk.log;
+                    assert!(log.iter().any(|(zxid, _)| *zxid == after), "{after} is not in the log");
+                    let mut packets = packet.to_vec();
+                    for (zxid, payload) in log.iter().filter(|(zxid, _)| *zxid > after && *zxid <= through) {
+                        quorum::put_committed(&mut packets, *zxid, payload);
+                    }
+                    self.logs_sent.push((after, through));
+                    self.send(id, link, Sent::Bytes(packets.into()));
+                }
                 Effect::Close(link, _) => {
                     if let Some(link) = self.links.get_mut(&link) {
                         link.open = false;
@@ -1053,4 +1069,46 @@ fn an_epoch_that_is_full_ends_beside_other_servers_too() {
     assert_eq!(c.epochs(c.leader()).1, Epoch(2));
     c.assert_everywhere("/n2", true);
     c.assert_agreement();
+}
+
+/// `LearnerHandler.syncFollower`, from disk. A follower was away for more than memory keeps: it gets DIFF from the log, what
+/// memory has behind that, and what is proposed meanwhile, if its leader may read the log that far.
+#[test]
+fn a_follower_that_lacks_more_than_memory_has_gets_it_from_the_log_if_it_is_there() {
+    for (told, is_diff) in [
+        (None, false),
+        (Some(Stored { after: Zxid::ZERO, snapshot_bytes: 0 }), true),
+        (Some(Stored { after: Zxid::ZERO, snapshot_bytes: 1_000_000 }), true),
+        (Some(Stored { after: Zxid::ZERO, snapshot_bytes: 1_000 }), false),
+        (Some(Stored { after: Zxid(0x1_0000_0005), snapshot_bytes: 0 }), false),
+    ] {
+        let mut c = Cluster::new(THREE);
+        c.history = Limits { count_min: 2, bytes_max: 0 };
+        c.snapshot_size_factor = 0.5;
+        (1..=3).for_each(|id| c.start(id));
+        c.run(3);
+        let leader = c.leader();
+        let away = if leader == 1 { 2 } else { 1 };
+        c.write(leader, "/before");
+        c.run(5);
+        let last = c.servers[&away].disk.log.last().expect("it has logged that").0;
+        c.kill(away);
+        for number in 0..20 {
+            c.write(leader, &format!("/n{number}"));
+            c.run(1);
+        }
+        told.into_iter().for_each(|stored| c.event(leader, Event::Stored(stored)));
+        c.start(away);
+        c.elect();
+        c.write(leader, "/meanwhile");
+        c.run(10);
+        assert_eq!(c.modes().into_iter().find(|(id, _)| *id == away), Some((away, Some(Mode::Following))));
+        let sent: Vec<Zxid> = c.logs_sent.iter().map(|(after, _)| *after).collect();
+        assert_eq!(sent, if is_diff { vec![last] } else { vec![] }, "{told:?}");
+        let counts = c.servers[&leader].peer.as_ref().unwrap().status(c.now).unwrap().counts;
+        assert_eq!(counts.snapshots, u64::from(!is_diff), "{told:?}");
+        c.assert_agreement();
+        c.assert_everywhere("/meanwhile", true);
+        c.assert_everywhere("/n7", true);
+    }
 }

@@ -131,6 +131,11 @@ fn values_reach_their_fields() {
     assert_eq!(found.history, history::Limits { count_min: 2000, bytes_max: 4 << 20 });
     let few = ensemble(&format!("{THREE}commitLogCount=-3"), &[("d/myid", "1")]);
     assert_eq!(few.history, history::Limits::default(), "as Apache corrects it");
+    assert_eq!(few.snapshot_size_factor, 0.33);
+    for (set, factor) in [("0.5", 0.5), ("1", 1.0), ("0", 0.0), ("-1", -1.0), ("1.1", 0.33)] {
+        let found = ensemble(&format!("{THREE}snapshotSizeFactor={set}"), &[("d/myid", "1")]);
+        assert_eq!(found.snapshot_size_factor, factor, "{set}");
+    }
     assert!(found.listen_on_all_ips && found.multi_address && !found.sync_enabled);
     assert_eq!((found.connect_timeout, found.hello_timeout), (Duration::from_millis(7), Duration::from_millis(8)));
     assert_eq!((found.port_bind_tries, found.epoch_wait_max), (None, Some(Duration::ZERO)));

@@ -144,7 +144,7 @@ pub(super) static KEYS: &[Key] = &[
     honoured("snapSizeLimitInKb", int(i64::MIN, MAX_LONG / 1024, "KiB; 0 or less: off"), "4194304"),
     no_effect("txnLogSizeLimitInKb", any_long("KiB"), "-1", "a log file ends where its preallocated segment ends; see ringkeeper.segmentBytes"),
     in_ensemble("commitLogCount", any_int("proposals; less than 500 counts as 500"), "500"),
-    no_effect("snapshotSizeFactor", Decimal, "0.33", ENSEMBLE),
+    in_ensemble("snapshotSizeFactor", Decimal, "0.33"),
     honoured("forceSync", YesNo, "yes"),
     honoured("fsync.warningthresholdms", int(0, MAX_INT, "ms"), "1000"),
     no_effect("flushDelay", any_long("ms"), "0", GROUP_COMMIT),
