@@ -1,4 +1,5 @@
-//! What each flush engine reaches, beside fio's sync engine on the same file: `docs/decisions/0003-flush-engine.md` keeps a table.
+//! What each flush engine reaches, beside fio's sync engine on the same file: `docs/decisions/0003-flush-engine.md` keeps a
+//! table.
 //!
 //! ```text
 //! cargo bench --bench log [-- [--dir DIR] [--rounds N] [--ms MS] [--txns N,...] [--in-flight N,...]]

@@ -1,7 +1,7 @@
 //! One writer and many readers of the tree: what each way of sharing costs.
 //!
-//! Three ways, the same work: `lock`, one tree behind a read-write lock; `replicas`, a tree for each reader, each applying every
-//! change itself; `versions`, the persistent tree, of which the writer hands out a version after each batch. Run with
+//! Three ways, the same work: `lock`, one tree behind a read-write lock; `replicas`, a tree for each reader, each applying
+//! every change itself; `versions`, the persistent tree, of which the writer hands out a version after each batch. Run with
 //! `cargo bench --bench tree_sharing [-- ZNODES]`. Prints writes and reads a second, and the memory of a further reader.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

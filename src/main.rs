@@ -52,7 +52,8 @@ fn start(cli: &Cli) -> Result<u8, Box<dyn std::error::Error>> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
-        // A log that nobody reads any more is no reason to end, as it would be: the complaint goes to stderr, by a macro that panics.
+        // A log that nobody reads any more is no reason to end, as it would be: the complaint goes to stderr, by a macro
+        // that panics.
         .log_internal_errors(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stdout()));
     match config.trace_format {

@@ -3,9 +3,9 @@
 //! Deadlines are rounded up to whole ticks, so that sessions expire in buckets and a touch costs little:
 //! a session dies between its timeout and one tick more after it was last heard of.
 //!
-//! A server that was stopped for a while (SIGSTOP, a virtual machine that moves, a disk that held everything up) has heard of nobody
-//! meanwhile, though everybody may have spoken. So the sessions that ran out in that time get theirs once more, each once until
-//! it is heard of again. With Apache they are over.
+//! A server that was stopped for a while (SIGSTOP, a virtual machine that moves, a disk that held everything up) has heard
+//! of nobody meanwhile, though everybody may have spoken. So the sessions that ran out in that time get theirs once more,
+//! each once until it is heard of again. With Apache they are over.
 //!
 //! Source: `SessionTrackerImpl.java`, `ExpiryQueue.java`, `ZooKeeperServer.generatePasswd`.
 
@@ -43,7 +43,8 @@ struct Session {
 
 /// A server gives out so many ids, less one, for each millisecond that it runs, or an order of magnitude less.
 const MS_IDS_MASK: i64 = 0xffff;
-/// A server that looks for sessions that have run out no sooner than this after it did so last was stopped. It does so every 50 ms.
+/// A server that looks for sessions that have run out no sooner than this after it did so last was stopped. It does so every
+/// 50 ms.
 pub const STOPPED_MS: u64 = 1000;
 
 /// Why a request may not go on.
@@ -89,8 +90,8 @@ impl Sessions {
         SessionId(self.next_id - 1)
     }
 
-    /// Takes up a session that was just made, or that was there when this server took over. One that is there already, because a
-    /// learner asks for it a second time, begins anew.
+    /// Takes up a session that was just made, or that was there when this server took over. One that is there already,
+    /// because a learner asks for it a second time, begins anew.
     pub fn insert(&mut self, id: SessionId, timeout_ms: i32, owner: Option<CnxnId>, now: Instant) {
         // A clock that was set back since must not have ids given out again: neither this one, nor others that were given
         // out after it in the same milliseconds and are closed already.

@@ -1,5 +1,5 @@
-//! `docs/compat.md` says what the code does: its tables are compared with those of the program. And `docs/hazards.md` names tests
-//! that are there.
+//! `docs/compat.md` says what the code does: its tables are compared with those of the program. And `docs/hazards.md` names
+//! tests that are there.
 //!
 //! With `RINGKEEPER_REWRITE=1` the table of configuration keys is written into the file instead; read the difference.
 

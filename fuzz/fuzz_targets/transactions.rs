@@ -13,7 +13,8 @@ fuzz_target!(|data: &[u8]| {
     if logged.digest.is_none() && matches!(logged.txn, Txn::CloseSession { .. }) {
         return;
     }
-    // Characters beyond U+FFFF, 4 bytes in UTF-8, are written as Java does, as surrogates, which are not read as what they were.
+    // Characters beyond U+FFFF, 4 bytes in UTF-8, are written as Java does, as surrogates, which are not read as what they
+    // were.
     if data.iter().any(|byte| (0xf0..=0xf4).contains(byte)) {
         return;
     }

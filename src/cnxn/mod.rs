@@ -64,7 +64,8 @@ pub const OUTPUT_STUCK_MS: u64 = 5_000;
 /// An event for more connections than this is told by and by.
 const EVENTS_AT_ONCE_MAX: usize = 256;
 /// Connections that are told of events in one step of what is done by and by. Each then sends, and a write of somebody else
-/// waits for a step or two at each of its own steps: with 256 it took up to 12 ms at p99 beside a crowd of 20,000, with 64 7 ms.
+/// waits for a step or two at each of its own steps: with 256 it took up to 12 ms at p99 beside a crowd of 20,000, with 64 7
+/// ms.
 const EVENTS_PER_STEP_MAX: usize = 64;
 /// Connections that are still to be told of events, beyond which further ones are told at once.
 const EVENTS_LATER_MAX: usize = 4 << 20;
@@ -950,8 +951,8 @@ impl Cnxns {
         if let Some((cnxn, _)) = own
             && commit.outcome == Outcome::Failed(ErrorCode::SessionMoved.code())
         {
-            // The leader knows its client to be elsewhere. Without a reply, as where the connection is the leader's own: a client
-            // that is here nevertheless comes again, and the leader learns of it.
+            // The leader knows its client to be elsewhere. Without a reply, as where the connection is the leader's own: a
+            // client that is here nevertheless comes again, and the leader learns of it.
             return self.close(cnxn, CloseReason::SessionMoved);
         }
         if let (Some((cnxn, _)), Some(before)) = (own, &commit.before) {

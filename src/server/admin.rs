@@ -736,8 +736,8 @@ fn environment() -> String {
     )
 }
 
-/// Name and home of the user that the server runs as: as with Java from the table of users, and from the environment only if they
-/// are not there.
+/// Name and home of the user that the server runs as: as with Java from the table of users, and from the environment only if
+/// they are not there.
 fn user() -> (String, String) {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let variable = |key| std::env::var(key).unwrap_or_else(|_| "?".to_owned());

@@ -15,7 +15,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::config::Config;
 
-/// Open files that are not for clients: rings, segments, snapshots, peers, HTTP. Half of them if there are fewer than twice as many.
+/// Open files that are not for clients: rings, segments, snapshots, peers, HTTP. Half of them if there are fewer than twice
+/// as many.
 pub const OPEN_FILES_KEPT: u64 = 128;
 
 /// Pause after a connection could not be accepted, for want of file descriptors in the whole system most likely.

@@ -1,5 +1,5 @@
-//! A panic is a mistake in the server, and ends it: a process that has lost one of its shards serves nobody, keeps its ports, and
-//! answers no signal. A start reads back what was acknowledged, and an ensemble goes on without it meanwhile.
+//! A panic is a mistake in the server, and ends it: a process that has lost one of its shards serves nobody, keeps its
+//! ports, and answers no signal. A start reads back what was acknowledged, and an ensemble goes on without it meanwhile.
 
 use super::http;
 

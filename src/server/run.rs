@@ -118,8 +118,8 @@ const FLUSHES_IN_FLIGHT: usize = 2;
 /// Helper threads of the ordering shard: one makes segments, one writes a snapshot, one is for the rest.
 const HELPER_THREADS: usize = 3;
 
-/// Runs a server until it is told to stop. Returns in good order, or with the reason why not. It is `serving` once it listens to
-/// `stop`; before that, the process may just end.
+/// Runs a server until it is told to stop. Returns in good order, or with the reason why not. It is `serving` once it
+/// listens to `stop`; before that, the process may just end.
 pub fn run(
     config: &Config,
     stop: &mpsc::Receiver<Stop>,

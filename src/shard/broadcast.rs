@@ -149,8 +149,9 @@ impl Broadcast {
         }
     }
 
-    /// The newest state and up to where it is safe, committed and durable here; `None` while nobody is served: what an ensemble's
-    /// server has then may hold what never will be committed. One that has left its ensemble may know that all is.
+    /// The newest state and up to where it is safe, committed and durable here; `None` while nobody is served: what an
+    /// ensemble's server has then may hold what never will be committed. One that has left its ensemble may know that all
+    /// is.
     pub fn with_state<T>(&self, look: impl FnOnce(&DataTree, Zxid) -> T) -> Option<T> {
         match &*self.engine.borrow() {
             Engine::Standalone(pipeline) => Some(look(pipeline.head(), pipeline.committed())),

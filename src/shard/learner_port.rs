@@ -537,8 +537,8 @@ impl LearnerPort {
     }
 }
 
-/// Reads once more, through `chunk`: packets share the memory of `bytes` for as long as they are kept, so none of it is for what
-/// did not come.
+/// Reads once more, through `chunk`: packets share the memory of `bytes` for as long as they are kept, so none of it is for
+/// what did not come.
 async fn fill(stream: &mut ReadHalf<TcpStream>, chunk: &mut [u8], bytes: &mut BytesMut) -> io::Result<()> {
     match stream.read(chunk).await? {
         0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other side closed it")),

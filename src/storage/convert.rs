@@ -41,11 +41,11 @@ pub enum Step<'a> {
     FileEnds(u64),
 }
 
-/// Goes through these logs, oldest first and of either kind, as one history: hands on each transaction once, whichever of them have
-/// it. What was being written at a crash is left out.
+/// Goes through these logs, oldest first and of either kind, as one history: hands on each transaction once, whichever of
+/// them have it. What was being written at a crash is left out.
 ///
-/// Errors with `Damaged` where a transaction is missing, or bytes are no record that had been durable, and with what `take` errors. Between
-/// Apache's log and the first segment some may be missing: the segments before it may have been used again.
+/// Errors with `Damaged` where a transaction is missing, or bytes are no record that had been durable, and with what `take`
+/// errors. Between Apache's log and the first segment some may be missing: the segments before it may have been used again.
 pub fn each(
     logs: &[LogFile],
     mut take: impl FnMut(&LogFile, Step<'_>) -> Result<(), StorageError>,
@@ -98,9 +98,9 @@ fn damaged(file: &LogFile, offset: u64, what: String) -> StorageError {
     StorageError::Damaged { path: file.path.clone(), offset, what, remedy }
 }
 
-/// The snapshot that a log goes on from which begins with the first transaction there was: the empty `snapshot.0`, which Apache's first
-/// start leaves too. Without a snapshot it starts on no log. Returns its path, unless the log begins later, or a snapshot is in
-/// `dir` already.
+/// The snapshot that a log goes on from which begins with the first transaction there was: the empty `snapshot.0`, which
+/// Apache's first start leaves too. Without a snapshot it starts on no log. Returns its path, unless the log begins later,
+/// or a snapshot is in `dir` already.
 pub fn leave_first_snapshot(logs: &[LogFile], dir: &Path) -> Result<Option<PathBuf>, StorageError> {
     let begins_later = logs.first().is_none_or(|first| first.after != Zxid::ZERO);
     if begins_later || !snapshot::list_by_name(dir)?.is_empty() {

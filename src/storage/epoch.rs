@@ -76,9 +76,9 @@ pub fn save(dir: &Path, epochs: Epochs) -> Result<(), StorageError> {
     sync_dir(dir)
 }
 
-/// Makes durable how far session ids may come. Where there is no room for another file, the one that is there is written over, which
-/// takes none: it is so short that a loss of power leaves the old number or the new one. If that fails too it is left out: reads
-/// must go on there, and ids that are given out twice need a clock that is set back besides.
+/// Makes durable how far session ids may come. Where there is no room for another file, the one that is there is written
+/// over, which takes none: it is so short that a loss of power leaves the old number or the new one. If that fails too it is
+/// left out: reads must go on there, and ids that are given out twice need a clock that is set back besides.
 pub fn save_session_ids(dir: &Path, used: u64) {
     let path = dir.join(SESSION_IDS);
     if let Err(error) = write(&path, used).or_else(|_| write_over(&path, used)).and_then(|()| sync_dir(dir)) {

@@ -1,8 +1,8 @@
 //! Two histories in one directory: what an Apache server has logged there, and what this one has, from one point on.
 //!
-//! ringkeeper reads Apache's files and goes on where they end. Apache reads no native log: started on a directory that ringkeeper
-//! did not leave in good order, it goes on from the newest snapshot, and logs other transactions under the zxids that the
-//! native log has too. Whoever starts next on both must take one of them and nothing of the other.
+//! ringkeeper reads Apache's files and goes on where they end. Apache reads no native log: started on a directory that
+//! ringkeeper did not leave in good order, it goes on from the newest snapshot, and logs other transactions under the zxids
+//! that the native log has too. Whoever starts next on both must take one of them and nothing of the other.
 //!
 //! ```text
 //! snapshot.f ── f+1 … n    native log, written before a crash
@@ -93,8 +93,8 @@ pub fn find(log_dir: &Path) -> Result<Option<Fork>, StorageError> {
     Ok(Some(Fork { first, apache: apache.zxid, native: native.zxid, newer }))
 }
 
-/// Moves the files of the older history away. Returns where they are. Interrupted by a crash, the next start finds a fork still,
-/// or nothing of the older history that a start would look at.
+/// Moves the files of the older history away. Returns where they are. Interrupted by a crash, the next start finds a fork
+/// still, or nothing of the older history that a start would look at.
 pub fn resolve(fork: &Fork, snapshot_dir: &Path, log_dir: &Path) -> Result<PathBuf, StorageError> {
     let aside = make_directory(log_dir)?;
     match fork.newer {

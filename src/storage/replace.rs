@@ -4,10 +4,10 @@
 //! replaced-by.<z> is written ──> everything else goes ──> it is renamed to snapshot.<z>
 //! ```
 //!
-//! `replaced-by.<z>` is a snapshot, whole from the moment it has that name. A crash before that leaves the old state, and nothing
-//! of the new one: a snapshot beside it would be taken for its newest, with a gap between it and the end of the log. From then on a
-//! start finishes the work before anything is read. So no discarded transaction can come back from a log or a snapshot that was
-//! left behind (ZOOKEEPER-1549, and H10 of the hazards in docs).
+//! `replaced-by.<z>` is a snapshot, whole from the moment it has that name. A crash before that leaves the old state, and
+//! nothing of the new one: a snapshot beside it would be taken for its newest, with a gap between it and the end of the log.
+//! From then on a start finishes the work before anything is read. So no discarded transaction can come back from a log or a
+//! snapshot that was left behind (ZOOKEEPER-1549, and H10 of the hazards in docs).
 //!
 //! A server that has found its own history damaged sets it aside instead, and marks the directory with `in-doubt` until it
 //! has a whole state from the leader: until then it does not vote.

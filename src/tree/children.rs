@@ -1,8 +1,8 @@
 //! A znode's children: a persistent map from name to znode.
 //!
-//! It is a B+ tree ordered by a hash of the name that keeps the numbers of a sequence together. Clones share their nodes; a change copies the nodes
-//! on its way that others can still see (`Arc::make_mut`), and changes the rest in place. So a version of the
-//! whole tree costs one clone to keep, readers never wait for the writer, and a writer that nobody watches
+//! It is a B+ tree ordered by a hash of the name that keeps the numbers of a sequence together. Clones share their nodes; a
+//! change copies the nodes on its way that others can still see (`Arc::make_mut`), and changes the rest in place. So a
+//! version of the whole tree costs one clone to keep, readers never wait for the writer, and a writer that nobody watches
 //! pays for no copies.
 //!
 //! What a leaf has of a znode is small and holds what is looked at on the way to another one: the hash of its name and

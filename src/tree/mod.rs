@@ -259,8 +259,8 @@ impl DataTree {
         self.digest_log.iter().copied()
     }
 
-    /// Forgets the digests of transactions that were replayed: a tree that was loaded while it changed passes through states that no
-    /// server has been in.
+    /// Forgets the digests of transactions that were replayed: a tree that was loaded while it changed passes through states
+    /// that no server has been in.
     pub fn forget_digests(&mut self) {
         self.digest_log.clear();
     }

@@ -41,8 +41,8 @@ pub struct Settings {
 }
 
 /// Zxids of an epoch end at 2^32 - 1. A leader steps down a million transactions before, which no batch is as large as, and
-/// the next epoch begins at 1. What it has accepted is answered first; where enough of the others are ringkeeper it then names the
-/// next leader, so that nobody votes, and else it costs an election; never a session.
+/// the next epoch begins at 1. What it has accepted is answered first; where enough of the others are ringkeeper it then
+/// names the next leader, so that nobody votes, and else it costs an election; never a session.
 pub const LAST_COUNTER: u32 = u32::MAX - 1_000_000;
 
 impl Settings {

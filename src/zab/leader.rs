@@ -731,10 +731,10 @@ impl Leader {
         Ok(())
     }
 
-    /// A member of the ensemble has promised to follow no leader of this epoch. It may have been the only one to hear of a later
-    /// one that came to nothing, or its file is damaged: nobody can tell, and to follow would break the promise. So there is an
-    /// election, and this server makes the promise its own before. Should the next leader's quorum have heard of neither,
-    /// it does the same, until so many have promised that each quorum has. Apache's server stays out meanwhile.
+    /// A member of the ensemble has promised to follow no leader of this epoch. It may have been the only one to hear of a
+    /// later one that came to nothing, or its file is damaged: nobody can tell, and to follow would break the promise. So
+    /// there is an election, and this server makes the promise its own before. Should the next leader's quorum have heard of
+    /// neither, it does the same, until so many have promised that each quorum has. Apache's server stays out meanwhile.
     fn make_room_for_epoch(&mut self, accepted: Epoch, sid: ServerId, out: &mut Out) {
         self.epochs.accepted = accepted;
         out.effects.push(Effect::SaveEpochs(self.epochs));
@@ -815,8 +815,8 @@ impl Leader {
         learner.stage = Stage::Syncing;
         learner.deadline = deadline;
         learner.given = newest;
-        // What it had acknowledged on an earlier connection is taken away again, by TRUNC or SNAP, if it is not committed yet: it
-        // counts once it is acknowledged anew.
+        // What it had acknowledged on an earlier connection is taken away again, by TRUNC or SNAP, if it is not committed
+        // yet: it counts once it is acknowledged anew.
         if let Some(acked) = self.acked.get_mut(&sid) {
             *acked = newest.min(*acked);
         }

@@ -591,8 +591,9 @@ impl Learner {
         }
         let Proposal { payload, mut logged, .. } = self.pending.pop_front().expect("looked at just now");
         if self.stage == (Stage::Syncing { from_snapshot: true }) {
-            // Apache's leader goes on while it sends its state, which may hold these transactions already, or parts of them. What
-            // it has sent is the leader's tree again once all of them have been applied, and they all come before NEWLEADER.
+            // Apache's leader goes on while it sends its state, which may hold these transactions already, or parts of them.
+            // What it has sent is the leader's tree again once all of them have been applied, and they all come before
+            // NEWLEADER.
             logged.digest = None;
         }
         if let Some((expected, found)) = state.replica.commit(&logged)

@@ -106,8 +106,8 @@ impl fmt::Display for Host {
     }
 }
 
-/// Whether it can be a host. With anything but printed ASCII the files that keep an ensemble's configuration would say something
-/// else when they are read again: they are Latin-1 with Java's escapes.
+/// Whether it can be a host. With anything but printed ASCII the files that keep an ensemble's configuration would say
+/// something else when they are read again: they are Latin-1 with Java's escapes.
 fn is_host(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
 }

@@ -258,8 +258,9 @@ pub struct Peer {
     leaving: Option<Leaving>,
     /// Everything in the log is known to be committed, since the last role ended.
     all_committed: bool,
-    /// A leader's digest was another than this server's tree has. The log is not in doubt: it has what the leader sent, with the
-    /// leader's digests. So no snapshot of this tree is to stand in for it, and the next start will find out which is right.
+    /// A leader's digest was another than this server's tree has. The log is not in doubt: it has what the leader sent, with
+    /// the leader's digests. So no snapshot of this tree is to stand in for it, and the next start will find out which is
+    /// right.
     diverged: bool,
     throttle: ConnectionThrottle,
     counts: Counts,

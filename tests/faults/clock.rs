@@ -1,5 +1,5 @@
-//! Clocks that jump: servers below which libfaketime shows another time of day than the machine's. What is timed is timed by the
-//! clock that no one sets, so that nothing happens but that znodes get other times.
+//! Clocks that jump: servers below which libfaketime shows another time of day than the machine's. What is timed is timed by
+//! the clock that no one sets, so that nothing happens but that znodes get other times.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Whoever connects to the learner port and does not keep to the rules harms nobody but itself. (What does so on the election port
-//! is in `tests/election/hostile.rs`.)
+//! Whoever connects to the learner port and does not keep to the rules harms nobody but itself. (What does so on the
+//! election port is in `tests/election/hostile.rs`.)
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;

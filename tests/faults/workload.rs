@@ -328,8 +328,8 @@ impl Worker {
         };
         let sent = Instant::now();
         let called = self.begin.elapsed().as_nanos() as Nanos;
-        // A server that was paused may take up, late, the connection that this client has given up on. Then the session is there,
-        // nothing was done here, and the client has to come anew.
+        // A server that was paused may take up, late, the connection that this client has given up on. Then the session is
+        // there, nothing was done here, and the client has to come anew.
         let reply = connection.call(&request).and_then(|reply| match reply.err {
             SESSION_MOVED => Err(io::Error::other("the session has moved")),
             _ => Ok(reply),

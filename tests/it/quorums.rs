@@ -15,8 +15,8 @@ fn use_dynamic_file(server: &Server) {
     server.dir.write("zoo.cfg", &format!("{}\ndynamicConfigFile={}\n", rest.join("\n"), path.display()));
 }
 
-/// Whether a server has heard the votes of all these others, by their ids, and has waited since the last of them changed for two of
-/// its timeouts, which is longer than it takes to elect a leader whom a quorum agrees on.
+/// Whether a server has heard the votes of all these others, by their ids, and has waited since the last of them changed for
+/// two of its timeouts, which is longer than it takes to elect a leader whom a quorum agrees on.
 fn looks_in_vain(server: &Server, others: &[usize]) -> bool {
     let printed = server.printed();
     let lines: Vec<&str> = printed.lines().collect();

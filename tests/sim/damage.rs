@@ -1,7 +1,8 @@
 //! Damage at rest: while a server is down, a bit of one of its files flips, or a block has zeros or another block's bytes.
 //!
-//! What the server did not know to be durable looks like the end of a flush that was cut short, and is taken for it; nobody can tell
-//! the two apart. So the log is damaged only where later records say that it was durable, by the simulator's own account.
+//! What the server did not know to be durable looks like the end of a flush that was cut short, and is taken for it; nobody
+//! can tell the two apart. So the log is damaged only where later records say that it was durable, by the simulator's own
+//! account.
 //!
 //! One server of a run is hurt, and only where the others are a quorum without it: it may have to begin anew.
 
@@ -16,8 +17,8 @@ use ringkeeper::storage::{segments, snapshot};
 use crate::disk::SNAPSHOTS_COVERED;
 use crate::random::Random;
 
-/// So many flushes that ended well are behind a place before it is damaged. Each record says what was durable when it was made, and
-/// `ringkeeper.flushesInFlight` (4 at most) and the batch that fills up meanwhile were made earlier.
+/// So many flushes that ended well are behind a place before it is damaged. Each record says what was durable when it was
+/// made, and `ringkeeper.flushesInFlight` (4 at most) and the batch that fills up meanwhile were made earlier.
 const LATER_FLUSHES: usize = 8;
 /// Places that are looked at before there is none to be damaged.
 const TRIES_MAX: usize = 20;
@@ -46,8 +47,8 @@ impl Health {
         *self = Health::default();
     }
 
-    /// Whether a start may find the history damaged. Not if all that is hurt are snapshots: one that is whole is found, and the log
-    /// behind it is still there.
+    /// Whether a start may find the history damaged. Not if all that is hurt are snapshots: one that is whole is found, and
+    /// the log behind it is still there.
     pub fn may_be_lost(&self, dir: &Path) -> bool {
         let snapshots = snapshot::list(dir).unwrap_or_default();
         let mut kept = snapshots.iter().take(SNAPSHOTS_COVERED);

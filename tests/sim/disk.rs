@@ -106,7 +106,8 @@ impl Disk {
         Some(what)
     }
 
-    /// Whether there is no room for another file. Those that are there can be written to: the log's are made as large as they get.
+    /// Whether there is no room for another file. Those that are there can be written to: the log's are made as large as
+    /// they get.
     pub fn is_full(&self) -> bool {
         self.device.borrow().is_full
     }
@@ -168,8 +169,8 @@ impl Disk {
         })
     }
 
-    /// Converts what the log has beyond Apache's to Apache's format. A start on Apache's alone must come to the same state; now and
-    /// then it is all that is left. Tells what was done; nothing where there is no log.
+    /// Converts what the log has beyond Apache's to Apache's format. A start on Apache's alone must come to the same state;
+    /// now and then it is all that is left. Tells what was done; nothing where there is no log.
     pub fn convert(&mut self, chance: &mut Random) -> Result<Option<String>, String> {
         let Recovery { data_tree, .. } = self.read_back(None).map_err(|error| error.to_string())?;
         if segments::list(&self.dir).expect("the scratch directory can be read").is_empty() {

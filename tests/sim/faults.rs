@@ -37,8 +37,8 @@ pub enum Fault {
     Reconfig(usize),
     Blackout,
     Light,
-    /// The leader of the moment is cut off from the other servers for so long, in µs; if the second says so, all clients with it.
-    /// For so long, in µs, the disks of the others are slow.
+    /// The leader of the moment is cut off from the other servers for so long, in µs; if the second says so, all clients
+    /// with it. For so long, in µs, the disks of the others are slow.
     Isolate(u64, bool, u64),
     Ambush(Ambush),
     /// There are no faults from here on.

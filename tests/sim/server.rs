@@ -340,8 +340,8 @@ impl World {
         }
     }
 
-    /// Whether what a start has found is one history: nothing that was cut is back, and each snapshot that is kept leads to the same
-    /// state with what the log has behind it.
+    /// Whether what a start has found is one history: nothing that was cut is back, and each snapshot that is kept leads to
+    /// the same state with what the log has behind it.
     fn looks_whole(&mut self, server: usize, found: &Found) {
         let tree = found.data_tree.tree();
         let Server { held, disk, .. } = &self.servers[server];

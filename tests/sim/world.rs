@@ -257,7 +257,8 @@ impl World {
             client.silent = true;
         }
         let travel_us = 40 * self.options.delay_us() + 40 * self.options.flush_us();
-        // Whose leader has lost power serves on until it has not heard of it for so long, and may be all that is left of its epoch.
+        // Whose leader has lost power serves on until it has not heard of it for so long, and may be all that is left of its
+        // epoch.
         let unnoticed_us = 2 * SYNC_LIMIT * self.options.tick_ms() * 1000;
         self.run_for(3_000_000 + travel_us + unnoticed_us);
         // A session that nobody took up again may expire at any time, and its end has to travel too.

@@ -126,7 +126,8 @@ pub struct CompareOptions {
     /// With --apache: print what was looked at, too.
     #[arg(long, requires = "apache")]
     pub debug: bool,
-    /// With --apache: ask before each depth. An empty line goes on, a number goes to that depth, a path prints what is below it.
+    /// With --apache: ask before each depth. An empty line goes on, a number goes to that depth, a path prints what is below
+    /// it.
     #[arg(long, requires = "apache")]
     pub interactive: bool,
     /// Print JSON Lines.

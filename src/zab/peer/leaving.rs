@@ -56,8 +56,8 @@ impl Peer {
         }
     }
 
-    /// Gives leadership away in an epoch that is full, once everything that was accepted in it is committed. This server then goes
-    /// where the others go.
+    /// Gives leadership away in an epoch that is full, once everything that was accepted in it is committed. This server
+    /// then goes where the others go.
     pub(super) fn make_room_if_drained(&mut self, now: Instant) {
         if let Role::Leading(leading) = &self.role
             && let Some(until) = leading.full_until
@@ -72,8 +72,8 @@ impl Peer {
         self.leaving.is_some() || matches!(&self.role, Role::Leading(leading) if leading.full_until.is_some())
     }
 
-    /// Ends a leader's role once everything that it has accepted is committed, and names the next if there is one who has all of
-    /// it, or can still be.
+    /// Ends a leader's role once everything that it has accepted is committed, and names the next if there is one who has
+    /// all of it, or can still be.
     fn resign_if_drained(&mut self, late: bool, why: &str) {
         let Role::Leading(leading) = &self.role else { return };
         let Leading { leader, state: LeaderState::Ordering(pipeline), .. } = leading.as_ref() else { return };

@@ -1,7 +1,7 @@
 //! The table of keys, in the order of the operator's reference. See [`super::all`].
 //!
-//! One line a key: `honoured(name, kind, default)`, `in_ensemble(…)`, `no_effect(…, why)` or `refused(…, why)`. The reason is a clause
-//! that ends up behind `<key> = <value> has no effect:` or `<key> = <value>:`.
+//! One line a key: `honoured(name, kind, default)`, `in_ensemble(…)`, `no_effect(…, why)` or `refused(…, why)`. The reason
+//! is a clause that ends up behind `<key> = <value> has no effect:` or `<key> = <value>:`.
 
 use super::super::values::{Kind, MAX_INT, MAX_LONG, MIN_INT};
 use super::{Key, Support};

@@ -266,8 +266,8 @@ fn creation(before: &DataTree, path: &str) -> (DataTree, Packet) {
     (after, Packet::with(PacketKind::Proposal, header.zxid, payload))
 }
 
-/// Apache's leader goes on while it sends its state: what that has of later transactions is no mistake, and they come behind it,
-/// before NEWLEADER, each with the digest of a tree that this server never has. From there on a digest tells the truth.
+/// Apache's leader goes on while it sends its state: what that has of later transactions is no mistake, and they come behind
+/// it, before NEWLEADER, each with the digest of a tree that this server never has. From there on a digest tells the truth.
 #[test]
 fn h11_a_snapshot_that_is_ahead_of_its_zxid_raises_no_alarm_and_a_wrong_one_does() {
     for whole in [true, false] {

@@ -172,8 +172,8 @@ fn a_session_moves_between_an_observer_and_its_master() {
     }
 }
 
-/// Found by the simulator. To the leader a request that was asked at the observer looks like one of the master's own clients: only
-/// the master can tell that its client has moved on before it came.
+/// Found by the simulator. To the leader a request that was asked at the observer looks like one of the master's own
+/// clients: only the master can tell that its client has moved on before it came.
 #[test]
 fn what_comes_from_an_observer_too_late_is_not_done_once_the_session_has_moved_to_its_master() {
     let attach = |c: &mut Cluster, at: i64, session: SessionId| {
@@ -214,8 +214,8 @@ fn what_comes_from_an_observer_too_late_is_not_done_once_the_session_has_moved_t
     }
 }
 
-/// What a client still sends over its old connection comes to the leader behind the question whether its session lives, over the
-/// same link.
+/// What a client still sends over its old connection comes to the leader behind the question whether its session lives, over
+/// the same link.
 #[test]
 fn a_session_is_its_new_connections_as_soon_as_the_leader_is_asked() {
     let mut c = five();

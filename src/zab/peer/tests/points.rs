@@ -1,5 +1,5 @@
-//! The points of Apache's wire protocol that a server must keep to, by their numbers in `docs/hazards.md`. Those that are not here
-//! are tested elsewhere; that table says where.
+//! The points of Apache's wire protocol that a server must keep to, by their numbers in `docs/hazards.md`. Those that are
+//! not here are tested elsewhere; that table says where.
 
 use super::*;
 
