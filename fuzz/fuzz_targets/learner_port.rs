@@ -173,6 +173,7 @@ impl World {
             sync_limit: 5,
             last_counter: LAST_COUNTER,
             history: Limits { count_min: 3, bytes_max: 1000 },
+            snapshot_size_factor: 0.33,
             reconfig,
             participants_min: 2,
             observing: Observing { masters: true, seed: 7, ..Observing::default() },
@@ -328,7 +329,8 @@ impl World {
             Effect::Configure(_) => return Some(Event::Configured),
             Effect::Leave => return Some(Event::Left),
             Effect::Dial(_, MasterPort::Quorum | MasterPort::ObserverMaster) => self.dialling = true,
-            Effect::Send(..) | Effect::SendSnapshot(..) | Effect::Listen(_) | Effect::Unlisten => {}
+            Effect::Send(..) | Effect::SendSnapshot(..) | Effect::SendLog(..) => {}
+            Effect::Listen(_) | Effect::Unlisten => {}
             Effect::Serve(..) | Effect::ServeReadOnly(_) | Effect::Unserve => {}
         }
         None
